@@ -1,0 +1,95 @@
+"""Random numbers that belong to an example, not to a batch.
+
+Every example carries a 64-bit key made from its own content; a draw is a hash of
+(seed, key, restart, step, call, position). So what an example draws does not depend on which other
+examples share its batch, on their order, or on how many were drawn before: the counter-based idea of
+Salmon et al. 2011 ("Parallel random numbers: as easy as 1, 2, 3") with the splitmix64 finaliser of
+Steele et al. 2014 as the hash.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
+_MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch's is arithmetic)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """Return the splitmix64 finaliser of each entry."""
+    z = (z ^ _shift(z, 30)) * _MIX_1
+    z = (z ^ _shift(z, 27)) * _MIX_2
+    return z ^ _shift(z, 31)
+
+
+def content_keys(x: Tensor) -> Int[Tensor, " b"]:
+    """Return a 64-bit key per example from its content, rounded to 2⁻¹⁶.
+
+    The rounding makes float32, float64 and every device agree on the key.
+    """
+    flat = (x.detach().flatten(1).double() * 65536.0).round().nan_to_num().long()
+    place = torch.arange(1, flat.shape[1] + 1, device=x.device, dtype=torch.int64)
+    return _mix(_mix(flat * _GOLDEN + _mix(place * _GOLDEN)).sum(1))
+
+
+class Draws:
+    """A source of random numbers for a batch of examples, one independent stream per row.
+
+    Successive calls give fresh numbers; an object made again from the same keys repeats them.
+
+    >>> import torch
+    >>> d = Draws.of(torch.rand(4, 3), seed=0)
+    >>> tuple(d.uniform(2).shape)
+    (4, 2)
+    """
+
+    def __init__(self, keys: Int[Tensor, " b"]) -> None:
+        self.keys = keys
+        self._call = 0
+
+    @classmethod
+    def of(cls, x: Tensor, seed: int) -> Draws:
+        """Return the streams of the examples ``x`` (b, ...) under ``seed``."""
+        return cls(content_keys(x)).fold(seed)
+
+    def fold(self, number: int | Tensor) -> Draws:
+        """Return new, independent streams for a number: a step, a restart (int, or one per row)."""
+        offset = torch.as_tensor(number, dtype=torch.int64, device=self.keys.device)
+        return Draws(_mix(self.keys ^ _mix((offset + 1) * _GOLDEN)))
+
+    def rows(self, index: Tensor) -> Draws:
+        """Return the streams of some of the rows, at the same call."""
+        some = Draws(self.keys[index])
+        some._call = self._call
+        return some
+
+    def bits(self, *shape: int) -> Tensor:
+        """Return random int64 of shape (b, *shape)."""
+        self._call += 1
+        count = math.prod(shape)
+        place = torch.arange(count, device=self.keys.device, dtype=torch.int64)
+        start = _mix(self.keys ^ _mix(torch.full_like(self.keys, self._call) * _GOLDEN))
+        return _mix(start[:, None] + place * _GOLDEN).reshape(len(self.keys), *shape)
+
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return numbers in [0, 1) of shape (b, *shape), with 53 random bits before rounding."""
+        return (_shift(self.bits(*shape), 11).double() * 2.0**-53).to(dtype)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return standard normal numbers of shape (b, *shape) (Box-Muller)."""
+        radius = (-2.0 * torch.log1p(-self.uniform(*shape))).sqrt()
+        return (radius * torch.cos(2.0 * math.pi * self.uniform(*shape))).to(dtype)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Return integers in {0, ..., high-1} of shape (b, *shape)."""
+        return (self.uniform(*shape) * high).long().clamp(max=high - 1)

@@ -1,0 +1,70 @@
+"""Gradient estimators: from the value of each example to its gradient in the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .draws import Draws
+from .errors import WalnutError
+from .types import Transform, ValueFn
+
+_NO_PATH = (
+    "no gradient reaches the input: the network is quantised, detached, or ends in argmax; "
+    "use an attack that only queries (noise), or a differentiable twin of the network"
+)
+
+
+@dataclass(frozen=True)
+class plain:
+    """∇ₓ value(x), by one backward pass that computes no weight's gradient."""
+
+    def __call__(
+        self, value: ValueFn, x: Float[Tensor, " b *d"], draws: Draws
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b *d"]]:
+        x = x.detach().requires_grad_()
+        values = value(x)
+        if not values.requires_grad:
+            raise WalnutError(_NO_PATH)
+        (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+        if grad is None:
+            raise WalnutError(_NO_PATH)
+        return values.detach(), grad
+
+
+@dataclass(frozen=True)
+class averaged:
+    """E_T[∇ₓ value(T(x))] over ``samples`` draws of a random transform (EOT; with one draw, DI).
+
+    Athalye et al. 2018 (ICML, "Synthesizing robust adversarial examples"), Eq. 2; the gradient of
+    the mean, not the mean of sampled logits. A transform that samples points on a path must shift
+    its input by a *detached* offset, or the result is off by the path factor.
+
+    Args:
+        transform: a random, differentiable change of the input.
+        samples: draws per step, ≥ 1; each costs a forward and a backward pass.
+    """
+
+    transform: Transform
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise WalnutError(f"averaged() needs samples >= 1, not {self.samples}")
+
+    def __call__(
+        self, value: ValueFn, x: Float[Tensor, " b *d"], draws: Draws
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b *d"]]:
+        total, values = torch.zeros_like(x), torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        for i in range(self.samples):
+            stream = draws.fold(i)
+
+            def transformed(z: Tensor, stream: Draws = stream) -> Tensor:
+                return value(self.transform(z, stream))
+
+            v, grad = plain()(transformed, x, stream)
+            total, values = total + grad, values + v
+        return values / self.samples, total / self.samples

@@ -1,0 +1,80 @@
+"""A network as the loops ask it: passes counted, answers checked, the last one remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import WalnutError
+from .types import Model
+
+
+class Queried:
+    """A network that counts its passes and remembers its last answer, so that it need not be asked twice."""
+
+    def __init__(self, model: Model) -> None:
+        self.module = model
+        self.classes = 0
+        self.forward = 0
+        self.backward = 0
+        self._input: Tensor | None = None
+        self._logits: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._input is x and self._logits is not None:
+            return self._logits
+        try:
+            logits = self.module(x)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if self.classes:
+                raise
+            line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise WalnutError(
+                f"the network does not take a batch of shape {tuple(x.shape)}: {line}"
+            ) from error
+        if not self.classes:
+            self._check(logits, x)
+        self.forward += len(x)
+        if logits.requires_grad:
+            self.backward += len(x)
+        self._input, self._logits = x, logits
+        return logits
+
+    def _check(self, logits: Any, x: Tensor) -> None:
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise WalnutError(
+                f"the network must return logits (batch, classes); for {len(x)} inputs it gave {found}"
+            )
+        if logits.shape[1] < 2:
+            raise WalnutError(
+                "the network returns one number per input; walnut needs one per class"
+            )
+        self.classes = logits.shape[1]
+
+    def logits_at(self, x: Tensor) -> Tensor:
+        """Return the logits at ``x`` (b, classes), from memory when ``x`` was the last input."""
+        seen = self._input
+        if seen is None or seen.data_ptr() != x.data_ptr() or seen.shape != x.shape:
+            with torch.no_grad():
+                self(x)
+        assert self._logits is not None
+        return self._logits.detach()
+
+    def forget(self) -> None:
+        """Let go of the last graph."""
+        self._input = self._logits = None
+
+
+def label_error(y: Tensor, classes: int) -> WalnutError | None:
+    """Say that labels do not fit the network, if that is what went wrong."""
+    if classes and not y.is_floating_point() and y.ndim == 1:
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= classes:
+            wrong = low if low < 0 else high
+            return WalnutError(
+                f"label {wrong} is out of range: the network has {classes} classes, 0 to {classes - 1}"
+            )
+    return None

@@ -1,0 +1,274 @@
+"""The continuous batch: examples enter, take steps, and leave at the step that decides them.
+
+This is the one place where an attack's steps are repeated; :mod:`ascend` and :mod:`search` say what a
+step is. The batch stays full: when a row is decided, the next example takes its place, each row at its
+own step and restart. What a row draws and does is a function of its own content only, so a verdict does
+not depend on the batch, beyond the rounding of the network itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map, tree_map_only
+
+from .draws import Draws, content_keys
+from .errors import WalnutError
+from .frozen import frozen
+from .queried import Queried, label_error
+from .types import Adversarial, Criterion, Model, Objective, perturbation_norms
+
+Value = Callable[[Tensor], Tensor]
+
+
+class Method(Protocol):
+    """What a step is. ``state`` is a tuple of tensors (or of tuples), each with the batch first."""
+
+    def start(self, x0: Tensor, restart: Tensor, draws: Draws) -> Any:
+        """Return the state of rows that enter or start again."""
+        ...
+
+    def point(self, state: Any) -> Tensor:
+        """Return the input each row stands at."""
+        ...
+
+    def evaluate(self, value: Value, state: Any, draws: Draws) -> tuple[Tensor, Any]:
+        """Return the objective (b,) at the rows' points, and what :meth:`advance` needs to know."""
+        ...
+
+    def advance(
+        self, state: Any, seen: Any, values: Tensor, x0: Tensor, progress: Tensor, draws: Draws
+    ) -> Any:
+        """Return the state one step further; ``progress`` is step / steps per row."""
+        ...
+
+
+@dataclass
+class _Batch:
+    """The rows at work: where each stands, and the best it has seen."""
+
+    index: Tensor  # (b,) position in the data set
+    step: Tensor  # (b,)
+    restart: Tensor  # (b,)
+    decided: Tensor  # (b,) bool
+    x0: Tensor
+    y: Tensor
+    state: Any
+    best_x: Tensor
+    best_value: Tensor  # (b,) of best_x; -inf before any candidate
+    best_success: Tensor  # (b,) bool
+
+    def take(self, rows: Tensor) -> _Batch:
+        """Return some of the rows."""
+        return _Batch(**tree_map_only(Tensor, lambda t: t[rows], dict(vars(self))))
+
+    def join(self, other: _Batch) -> _Batch:
+        """Return the rows of both."""
+        mine, theirs = dict(vars(self)), dict(vars(other))
+        return _Batch(**tree_map(lambda a, b: torch.cat([a, b]), mine, theirs))
+
+
+@dataclass(frozen=True)
+class Run:
+    """How rows pass through the batch; see :func:`walnut.core.ascend.ascend` for each field."""
+
+    objective: Objective
+    criterion: Criterion
+    steps: int
+    restarts: int = 1
+    from_start: bool = False
+    early_stop: bool = True
+    keep_best: bool = True
+    seed: int = 0
+    batch_size: int = 256
+    drop: bool = True
+    name: str = ""
+
+    def __call__(self, method: Method, model: Model, x: Tensor, y: Tensor) -> Adversarial:
+        """Run ``method`` on every example of ``x`` (n, ...) and return the record."""
+        _check_data(x, y, self)
+        began = time.perf_counter()
+        outer = torch.is_inference_mode_enabled()
+        with torch.inference_mode(False), torch.enable_grad(), frozen(model):
+            if outer:
+                x, y = x.clone(), y.clone()
+            work = _Work(self, method, Queried(model), x.detach(), y)
+            while work.step():
+                pass
+            return work.record(began)
+
+
+class _Work:
+    """One run in progress."""
+
+    def __init__(self, run: Run, method: Method, model: Queried, x: Tensor, y: Tensor) -> None:
+        n = len(x)
+        self.run, self.method, self.model, self.x, self.y = run, method, model, x, y
+        self.keys = Draws(content_keys(x)).fold(run.seed).keys
+        self.entered = 0
+        self.batch: _Batch | None = None
+        self.out = x.clone()
+        self.success = torch.zeros(n, dtype=torch.bool, device=x.device)
+        self.prediction = torch.zeros(n, dtype=torch.int64, device=x.device)
+        self.checked = torch.zeros(n, dtype=torch.bool, device=x.device)
+        self.first = torch.full((n,), -1, dtype=torch.int64, device=x.device)
+        self.forward = torch.zeros(n, dtype=torch.int64, device=x.device)
+        self.backward = torch.zeros(n, dtype=torch.int64, device=x.device)
+
+    # -- rows in --------------------------------------------------------------------------------
+    def _draws(self, index: Tensor, restart: Tensor, step: Tensor) -> Draws:
+        return Draws(self.keys[index]).fold(restart).fold(step)
+
+    def _enter(self, index: Tensor, restart: Tensor) -> _Batch:
+        x0, step = self.x[index], torch.zeros_like(index)
+        start = self.method.start(x0, restart, self._draws(index, restart, step - 1))
+        none = torch.zeros_like(index, dtype=torch.bool)
+        worst = torch.full_like(index, float("-inf"), dtype=x0.dtype)
+        return _Batch(index, step, restart, none, x0, self.y[index], start, x0, worst, none.clone())
+
+    def _admit(self) -> None:
+        room = self.run.batch_size - (0 if self.batch is None else len(self.batch.index))
+        new = min(room, len(self.x) - self.entered)
+        if new > 0:
+            index = torch.arange(self.entered, self.entered + new, device=self.x.device)
+            rows = self._enter(index, torch.zeros_like(index))
+            self.batch = rows if self.batch is None else self.batch.join(rows)
+            self.entered += new
+
+    # -- one step -------------------------------------------------------------------------------
+    def step(self) -> bool:
+        """Advance every row by one step; say whether any is left."""
+        self._admit()
+        batch = self.batch
+        if batch is None or len(batch.index) == 0:
+            return False
+        draws = self._draws(batch.index, batch.restart, batch.step)
+        values, seen = self._measure(
+            batch, lambda value: self.method.evaluate(value, batch.state, draws)
+        )
+        leaving = batch.decided if self.run.drop else torch.zeros_like(batch.decided)
+        if leaving.any():
+            self._leave(batch.take(leaving.nonzero()[:, 0]))
+            stay = (~leaving).nonzero()[:, 0]
+            batch, values = batch.take(stay), values[stay]
+            seen = tree_map_only(Tensor, lambda t: t[stay], seen)
+            draws = draws.rows(stay)
+        progress = batch.step.to(batch.x0.dtype) / self.run.steps
+        batch.state = self.method.advance(batch.state, seen, values, batch.x0, progress, draws)
+        batch.step = batch.step + 1
+        self.batch = self._turn(batch)
+        return True
+
+    def _measure(self, batch: _Batch, evaluate: Any) -> tuple[Tensor, Any]:
+        """Evaluate the rows, count the passes, and note what is best and what is decided."""
+        forward, backward = self.model.forward, self.model.backward
+        try:
+            values, seen = evaluate(lambda x: self.run.objective(self.model, x, batch.y))
+        except (IndexError, RuntimeError) as error:
+            raise label_error(batch.y, self.model.classes) or error from None
+        point = self.method.point(batch.state).detach()
+        logits = self.model.logits_at(point)
+        self.model.forget()
+        if not bool(values.isfinite().all()):
+            row = int(batch.index[(~values.isfinite()).nonzero()[0, 0]])
+            raise WalnutError(
+                f"the network's answer for example {row} is not a number (NaN or infinite): "
+                "check its weights and the input range"
+            )
+        rows = max(len(batch.index), 1)
+        self.forward[batch.index] += (self.model.forward - forward) // rows
+        self.backward[batch.index] += (self.model.backward - backward) // rows
+        self._note(batch, point, values, logits)
+        return values, seen
+
+    def _note(self, batch: _Batch, point: Tensor, values: Tensor, logits: Tensor) -> None:
+        """Keep the best point of each row, and say which rows are decided."""
+        success = self.run.criterion(logits, batch.y)
+        at = batch.restart * self.run.steps + batch.step
+        new = success & (self.first[batch.index] < 0)
+        self.first[batch.index[new]] = at[new]
+        # an untouched example is only an answer where it already fools the network
+        counts = success | self.run.from_start | (batch.step > 0) | (batch.restart > 0)
+        better = (success & ~batch.best_success) | (
+            (success == batch.best_success) & (values > batch.best_value)
+        )
+        better = counts & ~batch.decided & (better | (not self.run.keep_best))
+        if bool(better.any()):
+            wide = better.reshape(-1, *[1] * (point.ndim - 1))
+            batch.best_x = torch.where(wide, point, batch.best_x)
+            batch.best_value = torch.where(better, values.to(batch.best_value), batch.best_value)
+            batch.best_success = torch.where(better, success, batch.best_success)
+            self.success[batch.index[better]] = success[better]
+            self.prediction[batch.index[better]] = logits.argmax(1)[better]
+        # a pass without gradients over the very point that is returned is the fresh check of it
+        self.checked[batch.index] = torch.where(
+            better,
+            not values.requires_grad and not torch.is_grad_enabled(),
+            self.checked[batch.index],
+        )
+        if self.run.early_stop:
+            batch.decided = batch.decided | success
+
+    def _turn(self, batch: _Batch) -> _Batch:
+        """Handle rows that have made their last step: look at where they ended, leave or restart."""
+        ended = batch.step >= self.run.steps
+        if not bool(ended.any()):
+            return batch
+        rows = batch.take(ended.nonzero()[:, 0])
+        batch = batch.take((~ended).nonzero()[:, 0])
+        with torch.no_grad():
+            point = self.method.point(rows.state)
+            self._measure(rows, lambda value: (value(point), None))
+        again = (rows.restart + 1 < self.run.restarts) & ~(rows.decided & self.run.drop)
+        self._leave(rows.take((~again).nonzero()[:, 0]))
+        if bool(again.any()):
+            rows = rows.take(again.nonzero()[:, 0])
+            fresh = self._enter(rows.index, rows.restart + 1)
+            fresh.decided, fresh.best_x = rows.decided, rows.best_x
+            fresh.best_value, fresh.best_success = rows.best_value, rows.best_success
+            batch = batch.join(fresh)
+        return batch
+
+    # -- rows out -------------------------------------------------------------------------------
+    def _leave(self, rows: _Batch) -> None:
+        self.out[rows.index] = rows.best_x.to(self.out.dtype)
+
+    def record(self, began: float) -> Adversarial:
+        """Ask the network afresh about every returned example that was last seen with a gradient."""
+        with torch.no_grad():
+            for rows in (~self.checked).nonzero()[:, 0].split(self.run.batch_size):
+                logits = self.model.module(self.out[rows])
+                self.success[rows] = self.run.criterion(logits, self.y[rows])
+                self.prediction[rows] = logits.argmax(1)
+                self.forward[rows] += 1
+        return Adversarial(
+            x=self.out,
+            success=self.success,
+            prediction=self.prediction,
+            first_success=self.first,
+            forward=self.forward,
+            backward=self.backward,
+            norms=perturbation_norms(self.out, self.x),
+            seconds=time.perf_counter() - began,
+            attack=self.run.name,
+            seed=self.run.seed,
+        )
+
+
+def _check_data(x: Tensor, y: Tensor, run: Run) -> None:
+    if not x.is_floating_point():
+        raise WalnutError(
+            f"x holds {str(x.dtype).removeprefix('torch.')}, perhaps 0..255; walnut's attacks work on "
+            "floats in [0, 1]: use x.float() / 255"
+        )
+    if len(x) != len(y):
+        raise WalnutError(f"there are {len(x)} examples but {len(y)} labels")
+    if len(x) == 0:
+        raise WalnutError("there is nothing to attack: x holds no examples")
+    if run.steps < 1 or run.restarts < 1 or run.batch_size < 1:
+        raise WalnutError("steps, restarts and batch_size must be 1 or more")
