@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from .types import Adversarial, Criterion, Model, Objective, perturbation_norms
 Value = Callable[[Tensor], Tensor]
 
 
+@runtime_checkable
 class Method(Protocol):
     """What a step is. ``state`` is a tuple of tensors (or of tuples), each with the batch first."""
 

@@ -6,7 +6,7 @@ candidate ← project(propose(best, x0));  best ← candidate where its value is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from .rows import Run, Value
 from .types import Adversarial, Constraint, Criterion, Model, Objective
 
 
+@runtime_checkable
 class Proposal(Protocol):
     """What to try next."""
 

@@ -1,1 +1,19 @@
-"""."""
+"""The bench under the levers: accuracy, robustness, transfer, cost."""
+
+from .accuracy import Robustness, Share, accuracy, predict, robust_accuracy
+from .cost import Cost, Latency, cost, latency
+from .transfer import TransferTable, transfer_table
+
+__all__ = [
+    "Cost",
+    "Latency",
+    "Robustness",
+    "Share",
+    "TransferTable",
+    "accuracy",
+    "cost",
+    "latency",
+    "predict",
+    "robust_accuracy",
+    "transfer_table",
+]

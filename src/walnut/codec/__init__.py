@@ -1,0 +1,8 @@
+"""The ``.walnut`` file: entropy coding, tensor layouts, the container and its checksum."""
+
+from __future__ import annotations
+
+from .container import Expect, inspect, peek, read, write
+from .symbols import ALL, ANS, FIXED, HUFFMAN, Coder
+
+__all__ = ["ALL", "ANS", "FIXED", "HUFFMAN", "Coder", "Expect", "inspect", "peek", "read", "write"]

@@ -1,0 +1,102 @@
+"""Attack one network and record what is left of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from walnut.core.errors import WalnutError
+from walnut.core.files import write_atomically
+from walnut.core.types import Attack, Progress
+from walnut.data import Dataset
+from walnut.evaluate import predict, robust_accuracy
+
+from .record import Gallery, Json, finish, header, test_examples
+
+
+def choose_targets(y: Tensor, targeted: str, classes: tuple[str, ...], seed: int) -> Tensor:
+    """Return a target label per example: one class for all, or a random wrong one each.
+
+    Args:
+        y: true labels (n,).
+        targeted: a class name, a number, or "random".
+        classes: the class names.
+        seed: of the random choice.
+    """
+    if targeted == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return (y + torch.randint(1, len(classes), y.shape, generator=generator)) % len(classes)
+    if targeted in classes:
+        return torch.full_like(y, classes.index(targeted))
+    if targeted.isdigit() and int(targeted) < len(classes):
+        return torch.full_like(y, int(targeted))
+    known = ", ".join(classes)
+    raise WalnutError(f"there is no class {targeted!r}; choose random, or one of: {known}")
+
+
+def attack(
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    attack: Attack,
+    eps: float,
+    out: Path,
+    name: str = "network",
+    method: str = "attack",
+    targeted: str | None = None,
+    examples: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Json:
+    """Run one attack on test examples; write the result, the page and every adversarial example.
+
+    Args:
+        model: network from [0, 1] to logits.
+        dataset: its test split is used.
+        attack: ``(model, x, y) -> Adversarial``; a targeted one gets ``targeted`` labels.
+        eps: radius, for the record.
+        out: folder for result.json, report.html, pictures.npz and adversarial.safetensors.
+        name: how the network is called on the page.
+        method: how the attack is called on the page.
+        targeted: a class, or "random", for a targeted attack.
+        examples: how many test examples.
+        seed: chooses the examples and random targets.
+        progress: called as work goes on.
+    """
+    began = time.perf_counter()
+    x, y = test_examples(dataset, examples, seed)
+    targets = None if targeted is None else choose_targets(y, targeted, dataset.classes, seed)
+    if progress is not None:
+        progress(f"{method} on {len(y)} examples", 0, 1)
+    found = robust_accuracy(model, x, y, attack, targets)
+    if progress is not None:
+        progress(f"{method} on {len(y)} examples", 1, 1)
+    record = found.adversarial
+    result = header("attack", seed, dataset, len(y))
+    entry: dict[str, Any] = found.json() | {"eps": eps}
+    if targets is not None:
+        entry["reached_target"] = float(record.success.double().mean())
+    result["rows"] = [
+        {
+            "form": name,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "clean": found.clean.json(),
+            "attacks": {method: entry},
+        }
+    ]
+    result["seconds"] = round(time.perf_counter() - began, 3)
+    gallery = Gallery(dataset.classes)
+    gallery.add(name, method, eps, x, y, predict(model, x).argmax(1), record, count=12)
+    tensors = {
+        "x": record.x, "label": y, "prediction": record.prediction, "success": record.success,
+        "first_success": record.first_success, "forward": record.forward,
+        "backward": record.backward, **{f"norm_{k}": v for k, v in record.norms.items()},
+    }  # fmt: skip
+    tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
+    write_atomically(out / "adversarial.safetensors", lambda path: save_file(tensors, path))
+    return finish(result, gallery, out)
