@@ -108,7 +108,10 @@ def matrix(eps: float, names: tuple[str, ...]) -> dict[str, Any]:
     """Return a transfer table: least left on the diagonal."""
     n = len(names)
     own = max(0.0, 0.55 - 5 * eps)
-    table = [[own if i == j else min(0.97, own + 0.09 * (1 + abs(i - j))) for j in range(n)] for i in range(n)]
+    table = [
+        [own if i == j else min(0.97, own + 0.09 * (1 + abs(i - j))) for j in range(n)]
+        for i in range(n)
+    ]
     return {
         "eps": eps,
         "attack": f"pgd(eps={eps}, steps=40)",
@@ -249,7 +252,9 @@ def transfer() -> dict[str, Any]:
     return {
         **common("transfer"),
         "data": {"name": "mnist", "examples": 1000},
-        "rows": [{"form": n, "clean": share(980 + i), "parameters": 266_610} for i, n in enumerate(names)],
+        "rows": [
+            {"form": n, "clean": share(980 + i), "parameters": 266_610} for i, n in enumerate(names)
+        ],
         "transfer": [matrix(eps, names) for eps in (0.05, 0.1, 0.2)],
     }
 

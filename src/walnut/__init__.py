@@ -33,7 +33,7 @@ _ROOMS = (
     "report", "training", "weights",
 )  # fmt: skip
 
-__all__ = ["__version__", *sorted(_WHERE)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_WHERE)]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,22 +6,20 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from walnut.core.constraints import box, intersection, l0, l1, l2, linf
+from walnut.core.constraints import box, intersection, l1, l2, linf
 from walnut.core.directions import normalized, sign, sparse
 from walnut.core.errors import WalnutError, WalnutWarning
 from walnut.core.types import Constraint, Direction
 
 Norm = Callable[[float], Constraint]
-"""A ball by its radius: the classes ``linf``, ``l2``, ``l1``, ``l0`` themselves."""
+"""A ball by its radius: the classes ``linf``, ``l2``, ``l1`` themselves."""
 
 STEEPEST: dict[Any, Direction] = {
     linf: sign(),
     l2: normalized(),
     l1: sparse(),
-    l0: sparse(),
 }
 """The direction of steepest ascent under each norm."""
 
@@ -42,7 +40,7 @@ def ball(norm: Norm, eps: float, bounds: tuple[float, float] | None) -> Constrai
 def steepest(norm: Norm) -> Direction:
     """Return the steepest-ascent direction of a norm."""
     if norm not in STEEPEST:
-        raise WalnutError(f"norm must be one of linf, l2, l1, l0, not {norm!r}")
+        raise WalnutError(f"norm must be one of linf, l2, l1, not {norm!r}")
     return STEEPEST[norm]
 
 
@@ -97,15 +95,3 @@ def _check_radius(x: Tensor, part: Constraint, width: float) -> None:
             f"eps is {part.eps:g}, but no two inputs are further apart than {largest:g} in this norm; "
             "eps is in input units of [0, 1]"
         )
-
-
-def check_logits(logits: Tensor) -> str | None:
-    """Say it when a network's answers look like probabilities: rows in [0, 1] that sum to 1."""
-    total = logits.double().sum(1)
-    inside = bool(((logits >= 0) & (logits <= 1)).all())
-    if len(logits) and inside and torch.allclose(total, torch.ones_like(total), atol=1e-4):
-        return (
-            "the network returns probabilities (every row sums to 1); gradients through a softmax "
-            "vanish and robustness looks better than it is: return the logits before it"
-        )
-    return None

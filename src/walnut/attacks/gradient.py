@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from walnut.core.ascend import ascend
-from walnut.core.constraints import l0, linf
+from walnut.core.constraints import linf
 from walnut.core.directions import chain, momentum, sign
 from walnut.core.gradients import averaged, plain
 from walnut.core.images import pixels
@@ -57,7 +57,7 @@ class GradientAttack:
     batch_size: int = field(default=256, repr=False, compare=False)
     drop: bool = field(default=True, repr=False, compare=False)
 
-    def __call__(self, model: Model, x: Float[Tensor, " n *d"], y: Tensor) -> Adversarial:
+    def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Attack every example of ``x``.
 
         Args:
@@ -152,17 +152,17 @@ def pgd(
     seed: int = 0,
     batch_size: int = 256,
 ) -> GradientAttack:
-    """Projected gradient descent (Madry et al. 2018, Eq. 3) in L∞, L2, L1 or L0.
+    """Projected gradient descent (Madry et al. 2018, Eq. 3) in L∞, L2 or L1.
 
         x ← project(x + step_size · direction(∇ₓJ(x, y)))
 
     The direction is the norm's steepest ascent: sign, unit L2 length, or the signs of the largest
-    entries (L1, L0). L1 uses the true projection onto the ball.
+    entries (L1). L1 uses the true projection onto the ball.
 
     Args:
-        eps: radius in input units (for ``l0``: number of entries).
+        eps: radius in input units.
         steps: gradient steps per restart.
-        step_size: 2.5 · eps / steps unless given (for ``l0``: 0.5).
+        step_size: 2.5 · eps / steps unless given.
         random_start: start at a random point of the ball; later restarts always do.
         restarts: runs per example, the later ones only where the earlier failed.
         targeted: ``y`` are targets to move towards.
@@ -178,7 +178,7 @@ def pgd(
     """
     goal, criterion = _labels(objective, targeted)
     if step_size is None:
-        step_size = 0.5 if norm is l0 else 2.5 * eps / steps
+        step_size = 2.5 * eps / steps
     return GradientAttack(
         goal, ball(norm, eps, bounds), steps, step_size, steepest(norm), criterion=criterion,
         random_start=random_start, restarts=restarts, early_stop=early_stop, keep_best=keep_best,

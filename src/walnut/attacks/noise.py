@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from walnut.core.constraints import linf
@@ -28,7 +28,7 @@ class NoiseAttack:
     batch_size: int = field(default=256, repr=False, compare=False)
     drop: bool = field(default=True, repr=False, compare=False)
 
-    def __call__(self, model: Model, x: Float[Tensor, " n *d"], y: Tensor) -> Adversarial:
+    def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Try noise on every example of ``x`` (n, ...) with true labels ``y`` (n,)."""
         prepare(model, x, self.constraint)
         return search(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from .attacks import ATTACKS, AttackOptions, attack_of
+from .attacks import AttackOptions, Method, attack_of
 from .options import DataOptions, NetworkOptions, Options
-from .run import Run
+from .run import Run, network_name
 from .tables import forms_table
-from .values import Eps, choice, one
+from .values import Eps, one
 
 FOLDER = True
 
@@ -19,7 +19,7 @@ class Config(AttackOptions, DataOptions, NetworkOptions, Options):
     Example: walnut attack --model lenet.walnut --data mnist --attack pgd --eps 0.1 --steps 40
     """
 
-    attack: Annotated[Literal["noise", "fgsm", "bim", "pgd", "mi-fgsm", "di-fgsm"], choice(*ATTACKS)] = "pgd"  # fmt: skip
+    attack: Method = "pgd"
     """The method."""
     eps: Eps = 0.1
     """Radius in input units; 8/255 for 8-bit images."""
@@ -29,22 +29,24 @@ class Config(AttackOptions, DataOptions, NetworkOptions, Options):
 
 def run(config: Config, run: Run) -> None:
     """Attack, and print one row."""
-    from walnut import recipes
+    targeted = config.targeted is not None
+    make = attack_of(config.attack, config, seed=config.seed, targeted=targeted)
+    model, dataset = run.subject()
+    from walnut.recipes.attack import attack
 
-    dataset = run.dataset()
-    model = run.network(dataset)
-    result = recipes.attack(
+    result = attack(
         model,
         dataset,
-        attack=make(config.attack, config, config.eps),
+        attack=make(config.eps),
         eps=config.eps,
-        name=config.model,
+        name=network_name(config.model),
+        method=config.attack,
         targeted=config.targeted,
         examples=config.examples,
         seed=config.seed,
         out=run.folder,
         progress=run.screen.progress,
     )
-    whole = run.finish(result)
+    whole = run.deliver(result)
     forms_table(run.screen, whole["rows"])
     run.screen.say(f"page {run.folder / 'report.html'}")

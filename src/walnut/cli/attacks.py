@@ -14,6 +14,7 @@ from .options import flag
 from .values import OptionalCount, OptionalNumber, choice
 
 ATTACKS = ("noise", "fgsm", "bim", "pgd", "mi-fgsm", "di-fgsm")
+Method = Annotated[Literal["noise", "fgsm", "bim", "pgd", "mi-fgsm", "di-fgsm"], choice(*ATTACKS)]
 Norm = Annotated[Literal["linf", "l2", "l1"], choice("linf", "l2", "l1")]
 
 
@@ -57,7 +58,9 @@ def attack_of(
     for key in given:
         if key not in takes:
             able = [n for n in ATTACKS if key in signature(_preset(n)).parameters]
-            raise WalnutError(f"--{flag(key)} means nothing to {name}; it does to {', '.join(able)}")
+            raise WalnutError(
+                f"--{flag(key)} means nothing to {name}; it does to {', '.join(able)}"
+            )
     given |= {"seed": seed} if "seed" in takes else {}
     return partial(preset, **given)
 

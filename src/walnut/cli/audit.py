@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .options import DataOptions, NetworkOptions, Options
 from .recipe import RecipeOptions, recipe
-from .run import Run
+from .run import Run, network_name
 from .tables import forms_table, transfer_tables
 from .values import EpsList
 
@@ -23,14 +23,13 @@ class Config(RecipeOptions, DataOptions, NetworkOptions, Options):
 
 def run(config: Config, run: Run) -> None:
     """Audit, and print the table."""
-    from walnut import recipes
+    model, dataset = run.subject()
+    from walnut.recipes.audit import audit
 
-    dataset = run.dataset()
-    model = run.network(dataset)
-    result = recipes.audit(
+    result = audit(
         model,
         dataset,
-        name=config.model,
+        name=network_name(config.model),
         recipe=recipe(config),
         eps=config.eps,
         examples=config.examples,
@@ -38,7 +37,7 @@ def run(config: Config, run: Run) -> None:
         out=run.folder,
         progress=run.screen.progress,
     )
-    whole = run.finish(result)
+    whole = run.deliver(result)
     forms_table(run.screen, whole["rows"])
     transfer_tables(run.screen, whole.get("transfer", []))
     run.screen.say(f"page {run.folder / 'report.html'}")

@@ -21,11 +21,10 @@ class Config(RecipeOptions, DataOptions, NetworkOptions, Options):
 
 def run(config: Config, run: Run) -> None:
     """Compress, and print one row per form."""
-    from walnut import recipes
+    model, dataset = run.subject()
+    from walnut.recipes.compress import compress
 
-    dataset = run.dataset()
-    model = run.network(dataset)
-    result: Any = recipes.compress(
+    result: Any = compress(
         model,
         dataset,
         recipe=recipe(config),
@@ -33,6 +32,6 @@ def run(config: Config, run: Run) -> None:
         out=run.folder,
         progress=run.screen.progress,
     )
-    whole = run.finish(run.written())
+    whole = run.deliver(run.written())
     forms_table(run.screen, whole.get("rows", []))
     run.screen.say(f"file {result.path} ({size(result.path.stat().st_size)} bytes)")

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated
+
+from walnut.core.files import write_json
 
 from .options import NetworkOptions, Options
-from .run import Run, write_json
+from .run import Run
+from .screen import plain
 from .values import Count, one
 
 FOLDER = False
@@ -61,8 +64,7 @@ def run(config: Config, run: Run) -> int:
     wrong = sum(line.level == "wrong" for line in lines)
     document = {"kind": "doctor", "wrong": wrong, "findings": [asdict(line) for line in lines]}
     if config.out:
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_json(config.out / "result.json", document)
+        write_json(config.out / "result.json", plain(document))
     run.screen.document(document)
     run.screen.table(
         "", ["", "what", "finding"], [(_MARKS[x.level], x.what, x.sentence) for x in lines], left=3
@@ -110,9 +112,19 @@ def _package(name: str) -> list[Line]:
     if not trouble:
         return [Line(name, "good", shown)]
     if name in _OTHERS:
-        remedy = "walnut does not use it, other packages may: uninstall it, or install the wheel built for your torch"
+        remedy = (
+            "walnut does not use it, other packages may: uninstall it, or install the wheel "
+            "built for your torch"
+        )
         return [Line(name, "odd", f"{shown} is installed but broken: {trouble}", remedy)]
-    return [Line(name, "wrong", f"{shown} does not import: {trouble}", f"pip install --force-reinstall {name}")]
+    return [
+        Line(
+            name,
+            "wrong",
+            f"{shown} does not import: {trouble}",
+            f"pip install --force-reinstall {name}",
+        )
+    ]
 
 
 def _version(name: str) -> str | None:
@@ -159,8 +171,7 @@ def _network(config: Config, run: Run) -> list[Line]:
     """Return the findings about the network of ``--model``."""
     from walnut.evaluate.honesty import examine
 
-    dataset = run.dataset()
-    model: Any = run.network(dataset)
+    model, dataset = run.subject()
     x, y = dataset.test.x[: config.examples], dataset.test.y[: config.examples]
     run.screen.progress("looking at the network", 0, 1)
     found = examine(model, x, y)

@@ -107,7 +107,6 @@ def _dispatch(words: list[str], out: list[Path]) -> int:
 def _settled(verb: Callable[..., Any], config: Any, run: Any) -> int:
     """Run a verb and leave the terminal as it was."""
     try:
-        run.open()
         return int(verb(config, run) or 0)
     finally:
         run.screen.settle()
@@ -124,7 +123,7 @@ def _only_ours(screen: Any) -> Iterator[None]:
 def _warnings_said(screen: Any, run: Any) -> Iterator[None]:
     """Print walnut's warnings as notes and keep all others for the log."""
 
-    def show(message: Any, category: type[Warning], *rest: Any) -> None:
+    def show(message: Any, category: Any, *rest: Any, **more: Any) -> None:
         if issubclass(category, WalnutWarning):
             screen.note(" ".join(str(message).split()))
         elif run.out and run.out.is_dir():

@@ -156,6 +156,8 @@ def _from_flags(cls: type[C], verb: str, words: list[str], base: C) -> C:
     except SystemExit as stop:
         if not stop.code:
             raise
+        if isinstance(stop.__context__, ValidationError):
+            raise WalnutError(_first(stop.__context__, "--{}")) from None
         raise WalnutError(_unboxed(said.getvalue())) from None
     if rest:
         flags = [f"--{flag(name)}" for name in cls.model_fields]
@@ -177,7 +179,7 @@ def _unknown(word: str, known: list[str]) -> str:
 def _first(error: ValidationError, form: str) -> str:
     """Return the first thing pydantic found wrong, in one line."""
     detail = error.errors()[0]
-    name = form.format(flag(str(detail["loc"][0])) if "{}" != form else detail["loc"][0])
+    name = form.format(flag(str(detail["loc"][0])) if form != "{}" else detail["loc"][0])
     text = _single_line(detail["msg"]).removeprefix("Value error, ")
     given = detail["input"]
     told = "" if repr(given) in text or detail["type"] == "too_short" else f" (given {given!r})"

@@ -12,6 +12,7 @@ from walnut.core.errors import WalnutError
 
 from .options import Options
 from .run import Run, render
+from .values import one
 
 FOLDER = False
 
@@ -22,7 +23,7 @@ class Config(Options):
     Example: walnut report runs/audit-1a2b3c4d5e
     """
 
-    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")] = ""
+    folder: Annotated[tyro.conf.Positional[str], one("FOLDER")] = ""
     """The folder of the run."""
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from walnut.core.errors import WalnutError
+from walnut.core.files import write_json
 
 from .options import Options, recorded, run_id
 from .screen import Screen, plain
@@ -30,25 +30,24 @@ class Run:
         self.id = run_id(config)
         default = Path("runs") / f"{verb}-{self.id[:10]}" if folder else None
         self.out: Path | None = config.out or default
-        self._folder = folder
+        self._opened = False
 
     @property
     def folder(self) -> Path:
-        """The folder of a verb that always keeps its results."""
+        """The folder of a verb that always keeps its results, made when it is first needed."""
         assert self.out is not None
+        if not self._opened:
+            self._open(self.out)
+            self._opened = True
         return self.out
 
-    def open(self) -> None:
+    def _open(self, out: Path) -> None:
         """Make the folder and write ``config.json``; refuse a folder that holds another run."""
-        if self.out is None or not self._folder:
-            return
         record = {"verb": self.verb, "command": self.command, "config": recorded(self.config)}
-        path = self.out / "config.json"
+        path = out / "config.json"
         try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-            if before is not None:
-                self._same(before)
+            if path.exists():
+                self._same(json.loads(path.read_text(encoding="utf-8")))
             else:
                 write_json(path, {**record, "config_sha256": self.id})
         except OSError as error:
@@ -79,14 +78,21 @@ class Run:
             "notes": list(self.screen.notes),
         }
 
-    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Put the call's identity into a result, write it, render its page, print it as JSON."""
+    def finish(self, result: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+        """Put the call's identity into a result, write it into the folder, and render its page."""
+        folder = folder or self.folder
         own = self.identity()
         own["notes"] = list(dict.fromkeys([*result.get("notes", []), *own["notes"]]))
-        whole = plain({**result, **own})
-        write_json(self.folder / "result.json", whole)
-        if (self.folder / "report.html").exists():
-            render(self.folder, whole)
+        own["config"] = {**result.get("config", {}), **own["config"]}
+        whole: dict[str, Any] = plain({**result, **own})
+        write_json(folder / "result.json", whole)
+        if (folder / "report.html").exists():
+            render(folder, whole)
+        return whole
+
+    def deliver(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Finish a result and print it as JSON, where JSON is asked for."""
+        whole = self.finish(result)
         self.screen.document({**whole, "out": str(self.folder)})
         return whole
 
@@ -98,17 +104,29 @@ class Run:
         """Return the data that ``--data`` names."""
         from walnut import data
 
-        return data.load(self.config.data)
+        config: Any = self.config
+        return data.load(config.data)
 
-    def network(self, dataset: Any = None) -> Any:
-        """Return the network that ``--model`` names, ready to be attacked."""
+    def subject(self) -> tuple[Any, Any]:
+        """Return the network that ``--model`` names, ready to be attacked, and its data."""
         config: Any = self.config
         if not config.model:
             raise WalnutError(
                 f"walnut {self.verb} needs --model: a .walnut or .safetensors file, a registered "
                 "name with --weights, or package.module:factory"
             )
-        return resolve(config.model, config.weights, config.net, config.net_arg, dataset)
+        dataset = self.dataset()
+        return resolve(config.model, config.weights, config.net, config.net_arg, dataset), dataset
+
+
+def network_name(spec: str) -> str:
+    """Return a short name for what ``--model`` says.
+
+    >>> network_name("runs/b/model.safetensors"), network_name("zoo/a.walnut"), network_name("m:net")
+    ('b', 'a', 'net')
+    """
+    path = Path(spec.rpartition(":")[2])
+    return path.parent.name if path.stem == "model" and path.parent.name else path.stem
 
 
 def resolve(
@@ -135,11 +153,3 @@ def render(folder: Path, result: Mapping[str, Any], out: Path | None = None) -> 
     out = folder if out is None else out
     out.mkdir(parents=True, exist_ok=True)
     return report.render(dict(result), pictures, out / "report.html")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name, then move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)

@@ -8,10 +8,13 @@ from typing import Annotated, Any
 import tyro
 
 from walnut.core.errors import WalnutError
+from walnut.core.files import write_json
 
 from .options import Options
-from .run import Run, write_json
+from .run import Run
+from .screen import plain
 from .tables import size
+from .values import one
 
 FOLDER = False
 
@@ -22,7 +25,7 @@ class Config(Options):
     Example: walnut show runs/compress/packed.walnut
     """
 
-    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")] = ""
+    file: Annotated[tyro.conf.Positional[str], one("FILE")] = ""
     """The file."""
 
 
@@ -35,8 +38,7 @@ def run(config: Config, run: Run) -> None:
         raise WalnutError(f"{path} is not a file")
     document = contents(path)
     if config.out:
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_json(config.out / "result.json", document)
+        write_json(config.out / "result.json", plain(document))
     run.screen.document(document)
     run.screen.table(
         str(path),

@@ -9,7 +9,7 @@ from walnut.core.errors import WalnutError
 from .options import Options
 from .run import Run
 from .tables import history_table, percent
-from .values import KeyValues, OptionalCount, OptionalNumber, one, arguments
+from .values import KeyValues, OptionalCount, OptionalNumber, arguments, one
 
 FOLDER = True
 
@@ -41,11 +41,12 @@ def run(config: Config, run: Run) -> None:
     name = config.net or config.model
     if not name or (config.net and config.model and config.net != config.model):
         raise WalnutError("walnut train needs one network: --net lenet-5, for example")
-    from walnut import recipes
+    dataset = run.dataset()
+    from walnut.recipes.train import train
 
-    result = recipes.train(
+    result = train(
         name,
-        run.dataset(),
+        dataset,
         arguments=arguments(config.net_arg) or None,
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -54,7 +55,7 @@ def run(config: Config, run: Run) -> None:
         out=run.folder,
         progress=run.screen.progress,
     )
-    run.finish(run.written())
+    run.deliver(run.written())
     history_table(run.screen, result.history)
     run.screen.say(f"validation accuracy {percent(result.validation)}")
     run.screen.say(f"test accuracy       {percent(result.test)}")

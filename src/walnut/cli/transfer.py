@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from walnut.core.errors import WalnutError
 
-from .attacks import AttackOptions
 from .options import DataOptions, Options
-from .run import Run, resolve
+from .run import Run, network_name, resolve
 from .tables import transfer_tables
 from .values import EpsList, KeyValues, Names, OptionalPath, OptionalText
 
 FOLDER = True
 
 
-class Config(AttackOptions, DataOptions, Options):
+Specs = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=SPEC")]
+
+
+class Config(DataOptions, Options):
     """Make adversarial examples on each network and try them on all: one table per radius.
 
     Example: walnut transfer --models A=a.walnut B=b.walnut --data mnist --eps 0.05 0.1 0.2
     """
 
-    model: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=SPEC")] = ()  # fmt: skip
+    model: Specs = ()
     """A network, optionally named; give it once for each."""
     models: Names = ()
     """All networks at once, optionally named: A=a.walnut B=b.walnut."""
@@ -35,22 +36,22 @@ class Config(AttackOptions, DataOptions, Options):
     net_arg: KeyValues = ()
     """An argument of the networks, such as width=32."""
     attack: Names = ("pgd",)
-    """The methods: noise, fgsm, bim, pgd, mi-fgsm, di-fgsm."""
+    """The methods, made to transfer: fgsm, bim, pgd, mi-fgsm, di-fgsm."""
     eps: EpsList = (0.05, 0.1, 0.2)
     """Radii in input units."""
 
 
 def run(config: Config, run: Run) -> None:
     """Attack every network with every other's examples, and print a table per radius."""
-    from walnut import recipes
-
     specs = named([*config.model, *config.models])
     dataset = run.dataset()
     models = {
         name: resolve(spec, config.weights, config.net, config.net_arg, dataset)
         for name, spec in specs.items()
     }
-    result = recipes.transfer(
+    from walnut.recipes.transfer import transfer
+
+    result = transfer(
         models,
         dataset,
         attacks=config.attack,
@@ -60,7 +61,7 @@ def run(config: Config, run: Run) -> None:
         out=run.folder,
         progress=run.screen.progress,
     )
-    whole = run.finish(result)
+    whole = run.deliver(result)
     transfer_tables(run.screen, whole["transfer"])
     run.screen.say(f"page {run.folder / 'report.html'}")
 
@@ -69,13 +70,13 @@ def named(specs: list[str]) -> dict[str, str]:
     """Return a network's specification under a short name, each name once.
 
     >>> named(["A=a.walnut", "runs/b/model.safetensors", "runs/c/model.safetensors"])
-    {'A': 'a.walnut', 'model': 'runs/b/model.safetensors', 'model-2': 'runs/c/model.safetensors'}
+    {'A': 'a.walnut', 'b': 'runs/b/model.safetensors', 'c': 'runs/c/model.safetensors'}
     """
     found: dict[str, str] = {}
     for spec in specs:
         name, equals, rest = spec.partition("=")
         if not (equals and rest and "/" not in name and ":" not in name):
-            name, rest = Path(spec.partition(":")[2] or spec).stem, spec
+            name, rest = network_name(spec), spec
         elif name in found:
             raise WalnutError(f"two networks are named {name}; give each a name of its own")
         unique, count = name, 1
@@ -84,5 +85,7 @@ def named(specs: list[str]) -> dict[str, str]:
             unique = f"{name}-{count}"
         found[unique] = rest
     if len(found) < 2:
-        raise WalnutError("walnut transfer needs two networks or more: --models A=a.walnut B=b.walnut")
+        raise WalnutError(
+            "walnut transfer needs two networks or more: --models A=a.walnut B=b.walnut"
+        )
     return found

@@ -28,9 +28,7 @@ def number(value: Any) -> Any:
         top, slash, bottom = value.partition("/")
         return float(top) / float(bottom) if slash else float(top)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"{value!r} is not a number; write 0.1, 8/255 or 1e-2"
-        ) from None
+        raise ValueError(f"{value!r} is not a number; write 0.1, 8/255 or 1e-2") from None
 
 
 def shown(value: Any) -> str:
@@ -121,9 +119,7 @@ _Positive = Annotated[float, BeforeValidator(number), Field(gt=0, allow_inf_nan=
 _Radius = Annotated[float, BeforeValidator(number), Field(ge=0, allow_inf_nan=False)]
 OptionalNumber = Annotated[_Positive | None, BeforeValidator(number), one("X", "recipe")]
 Eps = Annotated[_Radius, one("EPS")]
-EpsList = Annotated[
-    tuple[_Radius, ...], BeforeValidator(_listed), Field(min_length=1), many("EPS")
-]
+EpsList = Annotated[tuple[_Radius, ...], BeforeValidator(_listed), Field(min_length=1), many("EPS")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed), many("NAME")]
 Patterns = tyro.conf.UseAppendAction[
     Annotated[

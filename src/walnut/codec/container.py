@@ -19,7 +19,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from typing import Any
 import torch
 
 from ..core.errors import WalnutError
+from ..core.files import write_bytes
 from ..core.types import Packed
 from . import tensors
 from .stream import Reader, damaged, deflate, inflate, varint
@@ -95,21 +95,8 @@ def write(
         raise WalnutError(f"the description must be plain JSON: {error}") from error
     squeezed = deflate(text.encode())
     data = MAGIC + bytes([VERSION]) + varint(len(squeezed)) + squeezed + b"".join(body)
-    _replace(Path(path), data + _checksum(data))
+    write_bytes(Path(path), data + _checksum(data))
     return len(data) + _CHECK
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside its place, then move it there."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def read(

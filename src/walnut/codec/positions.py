@@ -154,10 +154,10 @@ def _grid(mask: np.ndarray, shape: tuple[int, ...], coders: Sequence[Coder]) -> 
         for i in range(r)
         for j in range(c)
     ]
-    density = np.array([_density(block) for block in blocks], np.uint8)
+    density = bytes(_density(block) for block in blocks)
     head = bytes([split, r, c])
     head += symbols.encode(rows, r + 1, coders) + symbols.encode(columns, c + 1, coders)
-    return head + density.tobytes() + ans.encode_groups(blocks, [_bernoulli(d) for d in density])
+    return head + density + ans.encode_groups(blocks, [_bernoulli(d) for d in density])
 
 
 def _grid_cost(

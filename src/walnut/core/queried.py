@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .errors import WalnutError
+from .errors import WalnutError, WalnutWarning
 from .types import Model
 
 
@@ -52,6 +53,13 @@ class Queried:
             raise WalnutError(
                 "the network returns one number per input; walnut needs one per class"
             )
+        if looks_like_probabilities(logits):
+            warnings.warn(
+                "the network returns probabilities (every row sums to 1): gradients through a softmax "
+                "vanish, and robustness looks better than it is; return the logits before it",
+                WalnutWarning,
+                stacklevel=2,
+            )
         self.classes = logits.shape[1]
 
     def logits_at(self, x: Tensor) -> Tensor:
@@ -66,6 +74,14 @@ class Queried:
     def forget(self) -> None:
         """Let go of the last graph."""
         self._input = self._logits = None
+
+
+def looks_like_probabilities(logits: Tensor) -> bool:
+    """Say whether every row lies in [0, 1] and sums to 1."""
+    rows = logits.detach().double()
+    sums = rows.sum(1)
+    inside = bool(((rows >= 0) & (rows <= 1)).all())
+    return len(rows) > 0 and inside and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
 
 
 def label_error(y: Tensor, classes: int) -> WalnutError | None:

@@ -18,7 +18,7 @@ from walnut.core.errors import WalnutError
 class Split:
     """Examples: x (n, *shape) float32 in [0, 1], y (n,) int64 in {0, ..., classes − 1}."""
 
-    x: Float[Tensor, "n *d"]
+    x: Float[Tensor, " n *d"]
     y: Int[Tensor, " n"]
 
     def __len__(self) -> int:

@@ -27,10 +27,10 @@ def npz(path: Path, *, seed: int = 0) -> Dataset:
     """
     arrays = _read(path)
     name = f"npz:{path}"
-    if _ONE <= arrays.keys():
+    if _ONE.issubset(arrays):
         train = _examples(arrays["x"], arrays["y"], path)
         test, share = None, 0.2
-    elif _TWO <= arrays.keys():
+    elif _TWO.issubset(arrays):
         train = _examples(arrays["x_train"], arrays["y_train"], path)
         test, share = _examples(arrays["x_test"], arrays["y_test"], path), 0.1
         if train[0].shape[1:] != test[0].shape[1:]:
@@ -91,7 +91,9 @@ def _channels_first(x: np.ndarray, path: Path) -> np.ndarray:
     return x.transpose(0, 3, 1, 2) if last and not first else x
 
 
-def _classes(arrays: dict[str, np.ndarray], labels: list[np.ndarray], path: Path) -> tuple[str, ...]:
+def _classes(
+    arrays: dict[str, np.ndarray], labels: list[np.ndarray], path: Path
+) -> tuple[str, ...]:
     """Return the names of the classes, having held the labels against them."""
     seen = np.unique(np.concatenate(labels))
     named = "classes" in arrays

@@ -89,7 +89,9 @@ def _located(name: str, part: str) -> Path:
             )
         )
     except Exception as error:  # the hub's client raises many kinds: network, name, disk
-        raise WalnutError(f"{name}: {missing}, and fetching it failed ({error}); {remedy}") from error
+        raise WalnutError(
+            f"{name}: {missing}, and fetching it failed ({error}); {remedy}"
+        ) from error
 
 
 def _read(path: Path, source: Source) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +130,7 @@ def _decoded(encoded: list[bytes], shape: tuple[int, int, int], path: Path) -> n
     pixels = np.empty((len(encoded), height, width, channels), np.uint8)
     for i, data in enumerate(encoded):
         try:
-            image = Image.open(io.BytesIO(data), formats=("PNG",))
+            image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG",))
             if image.size != (width, height):
                 raise WalnutError(f"{path}: image {i} is {image.size}, not {(width, height)}")
             image = image if image.mode == mode else image.convert(mode)

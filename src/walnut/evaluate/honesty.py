@@ -35,7 +35,7 @@ class Finding:
 
 
 def examine(
-    model: Model, x: Float[Tensor, "b *d"], y: Int[Tensor, " b"], *, trained: bool = True
+    model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"], *, trained: bool = True
 ) -> list[Finding]:
     """Return the findings of every check, on examples ``x`` in [0, 1] with true labels ``y``.
 
@@ -74,7 +74,7 @@ def mode(model: Model) -> Finding:
 
 
 @torch.no_grad()
-def outputs(model: Model, x: Float[Tensor, "b *d"], y: Int[Tensor, " b"]) -> Finding:
+def outputs(model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"]) -> Finding:
     """Say whether the network returns finite logits, one per class, and not probabilities."""
     try:
         logits = model(x)
@@ -122,12 +122,14 @@ def _kind_of_output(logits: Tensor) -> Finding:
             "return logits, without the final softmax; a second softmax starves gradients",
         )
     if torch.allclose(logits.logsumexp(1).exp(), one, atol=1e-4):
-        return Finding("outputs", "good", "the network returns log-probabilities, as good as logits")
+        return Finding(
+            "outputs", "good", "the network returns log-probabilities, as good as logits"
+        )
     return Finding("outputs", "good", "the network returns logits")
 
 
 @torch.no_grad()
-def randomness(model: Model, x: Float[Tensor, "b *d"]) -> Finding:
+def randomness(model: Model, x: Float[Tensor, " b *d"]) -> Finding:
     """Say whether two forward passes over the same examples agree."""
     first, second = model(x), model(x)
     gap = float((first - second).abs().max())
@@ -144,7 +146,7 @@ def randomness(model: Model, x: Float[Tensor, "b *d"]) -> Finding:
 
 
 @torch.no_grad()
-def batch_size(model: Model, x: Float[Tensor, "b *d"], *, rows: int = 16) -> Finding:
+def batch_size(model: Model, x: Float[Tensor, " b *d"], *, rows: int = 16) -> Finding:
     """Say whether an example's answer depends on the others in its batch."""
     x = x[:rows]
     together = model(x)
@@ -160,7 +162,7 @@ def batch_size(model: Model, x: Float[Tensor, "b *d"], *, rows: int = 16) -> Fin
     return Finding("batch", "good", "an example's answer does not depend on its batch")
 
 
-def gradients(model: Model, x: Float[Tensor, "b *d"], y: Int[Tensor, " b"]) -> Finding:
+def gradients(model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"]) -> Finding:
     """Say on how many examples the loss has no gradient in the input at all."""
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_(True)
@@ -176,7 +178,9 @@ def gradients(model: Model, x: Float[Tensor, "b *d"], y: Int[Tensor, " b"]) -> F
             )
     dead = (grad.flatten(1) == 0).all(1).double().mean().item()
     if not bool(grad.isfinite().all()):
-        return Finding("gradients", "wrong", "some gradients are not numbers", "look for 0/0 or log 0")
+        return Finding(
+            "gradients", "wrong", "some gradients are not numbers", "look for 0/0 or log 0"
+        )
     if dead > 0:
         level: Level = "wrong" if dead >= 0.1 else "odd"
         return Finding(
@@ -190,7 +194,7 @@ def gradients(model: Model, x: Float[Tensor, "b *d"], y: Int[Tensor, " b"]) -> F
 
 
 @torch.no_grad()
-def input_range(model: Model, x: Float[Tensor, "b *d"], y: Int[Tensor, " b"]) -> Finding:
+def input_range(model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"]) -> Finding:
     """Say whether the network is better on another range than [0, 1]: then it expects that one."""
     if float(x.min()) < 0 or float(x.max()) > 1:
         raise WalnutError(

@@ -95,7 +95,9 @@ class Exported(nn.Module):
             raise WalnutError(f"{name} takes {len(inputs)} inputs; a network here takes one batch")
         batch, *shape = inputs[0]
         if not all(isinstance(side, int) for side in shape):
-            raise WalnutError(f"{name} was exported with a dynamic input size: fix all but the batch")
+            raise WalnutError(
+                f"{name} was exported with a dynamic input size: fix all but the batch"
+            )
         self.name, self.shape = name, tuple(shape)
         self.batch = batch if isinstance(batch, int) else None
         self.program = program.module()
@@ -145,7 +147,9 @@ def _refuse_pickles(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             listed = archive.namelist()
-            tables = [n for n in listed if n.endswith(("weights_config.json", "constants_config.json"))]
+            tables = [
+                n for n in listed if n.endswith(("weights_config.json", "constants_config.json"))
+            ]
             if any(archive.getinfo(name).file_size > _LARGEST_TABLE for name in tables):
                 raise ValueError("its tables are absurdly large")
             texts = [json.loads(archive.read(name)) for name in tables]

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from walnut import codec
 from walnut.core.errors import WalnutError
+from walnut.weights import unpack
 
 from . import foreign, registry
 from .small_cnn import padding_of
-from .states import StateFile, check_description, check_file, fill, open_state
+from .states import StateFile, check_description, check_file, fill, held, open_state
 
 _BY_CHANNELS = {1: (1, 28, 28), 3: (3, 32, 32)}  # MNIST's and CIFAR-10's, where nothing says more
 _BY_FEATURES = {64: (1, 8, 8), 784: (1, 28, 28), 3072: (3, 32, 32)}
@@ -197,4 +199,9 @@ def _on_meta(net: str, arguments: dict[str, Any], path: Path) -> nn.Module:
 
 
 def _load_walnut(path: Path) -> nn.Module:
-    raise NotImplementedError
+    description, _ = codec.peek(path)
+    known = check_description(description, path)
+    model = _on_meta(known["net"], known["arguments"], path)
+    expect = {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
+    _, state = unpack(path, expect)
+    return fill(model, held(path, state))

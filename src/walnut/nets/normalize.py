@@ -38,6 +38,9 @@ class Normalize(nn.Module):
     2.0
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, shape: Shape, mean: Statistics = None, std: Statistics = None) -> None:
         super().__init__()
         self.active = mean is not None or std is not None

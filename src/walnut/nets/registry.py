@@ -117,7 +117,9 @@ def build(name: str, **arguments: Any) -> nn.Module:
             )
     signature = inspect.signature(family(name).build)
     defaults = {key: p.default for key, p in signature.parameters.items()}
-    complete = {key: _checked(key, arguments.get(key, default)) for key, default in defaults.items()}
+    complete = {
+        key: _checked(key, arguments.get(key, default)) for key, default in defaults.items()
+    }
     model = family(name).build(**complete)
     model.description = {"net": name, "arguments": complete}  # type: ignore[assignment]
     return model
@@ -142,7 +144,9 @@ def _is_int(value: Any) -> bool:
 def _checked_shape(value: Any) -> list[int]:
     good = isinstance(value, Sequence) and not isinstance(value, str) and len(value) in (1, 3)
     if not good or not all(_is_int(side) and 1 <= side <= _LARGEST_SIDE for side in value):
-        raise WalnutError(f"shape must be (channels, height, width) or (columns,), not {value!r:.80}")
+        raise WalnutError(
+            f"shape must be (channels, height, width) or (columns,), not {value!r:.80}"
+        )
     if math.prod(value) > _LARGEST_INPUT:
         raise WalnutError(f"shape {tuple(value)} is larger than {_LARGEST_INPUT} numbers an input")
     return [int(side) for side in value]

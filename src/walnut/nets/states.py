@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
-from walnut.training.atomic import write_atomically
+from walnut.core.files import write_atomically
 
 _METADATA_KEY = "walnut"
 _NAMED = 5  # how many names an error message lists
@@ -122,7 +122,11 @@ def _open_pickle(path: Path) -> StateFile:
         raise WalnutError(f"{path} holds no state dict (names and tensors)")
     if found and all(k.startswith("module.") for k in found):  # written by DataParallel
         found = {k.removeprefix("module."): v for k, v in found.items()}
-    tensors = {k: v.detach().clone() for k, v in found.items()}
+    return held(path, {k: v.detach().clone() for k, v in found.items()})
+
+
+def held(path: Path, tensors: dict[str, Tensor]) -> StateFile:
+    """Return tensors that are in memory already as the contents of ``path``."""
     shapes = {k: tuple(v.shape) for k, v in tensors.items()}
     return StateFile(path, shapes, {k: _kind(v) for k, v in tensors.items()}, None, tensors)
 

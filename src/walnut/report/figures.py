@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from .labels import name_ends
 from .palette import DASHES, MARKERS, light, series
 from .parts import Number
 from .svg import styled
@@ -34,27 +35,30 @@ def transfer_heatmap(entry: dict[str, Any]) -> Figure:
     ``entry`` has ``names`` and ``accuracy[i][j]`` in [0, 1], source ``i`` and target ``j``, and
     may have ``noise[j]`` and ``clean[j]``, drawn beneath. The stronger the colour, the less is left.
     """
-    names = [shortened(str(name)) for name in entry["names"]]
+    names = [folded(shortened(str(name))) for name in entry["names"]]
     blocks = [list(zip(names, entry["accuracy"], strict=True))]
     controls = [(label, entry[key]) for key, label in CONTROLS if entry.get(key)]
     blocks += [controls] if controls else []
-    longest = max(map(len, names))
+    longest = max(len(line) for name in names for line in name.split("\n"))
     tilted = longest > 9
     cell = 54 if tilted else max(54, longest * CHARACTER + 8)
     left = max(longest, max((len(label) for label, _ in controls), default=0)) * CHARACTER + 34
-    top = 28 + (longest * CHARACTER * 0.64 + 14 if tilted else 22)
+    lines = max(name.count("\n") for name in names)
+    top = 28 + (longest * CHARACTER * 0.64 + 14 + 12 * lines if tilted else 22)
     rows = sum(map(len, blocks))
     width = left + cell * len(names) + (longest * CHARACTER * 0.5 if tilted else 2)
     height = top + 38 * rows + 12 * (len(blocks) - 1) + 2
     with styled():
         figure = canvas(width, height)
         axes = blank(figure, width, height)
-        head = {"rotation": 40, "ha": "left", "va": "bottom"} if tilted else {"ha": "center"}
+        head: dict[str, Any] = (
+            {"rotation": 40, "ha": "left", "va": "bottom"} if tilted else {"ha": "center"}
+        )
         for j, name in enumerate(names):
             shift = -6 if tilted else 0
             axes.text(left + cell * (j + 0.5) + shift, top - 8, name, color=light("ink"), **head)
         middle = left + cell * len(names) / 2
-        quiet = {"color": light("muted"), "fontsize": 11.5}
+        quiet: dict[str, Any] = {"color": light("muted"), "fontsize": 11.5}
         axes.text(middle, 14, "accuracy left on", ha="center", **quiet)
         made = top + 19 * len(names)
         axes.text(12, made, "made against", rotation=90, ha="center", va="center", **quiet)
@@ -67,6 +71,19 @@ def transfer_heatmap(entry: dict[str, Any]) -> Figure:
     return figure
 
 
+def folded(name: str) -> str:
+    """Return a long name on two lines, broken at the space nearest its middle.
+
+    >>> folded("lenet-300-100 seed 0")
+    'lenet-300-100\\nseed 0'
+    """
+    spaces = [i for i, letter in enumerate(name) if letter == " "]
+    if len(name) <= 12 or not spaces:
+        return name
+    middle = min(spaces, key=lambda i: abs(i - len(name) / 2))
+    return f"{name[:middle]}\n{name[middle + 1 :]}"
+
+
 CONTROLS = (("noise", "noise"), ("clean", "clean"))
 
 
@@ -74,7 +91,7 @@ def heat_row(
     axes: Axes, label: str, values: Sequence[Any], left: Number, y: Number, cell: Number
 ) -> None:
     """Draw one row of the heat map, its values printed in its cells."""
-    axes.text(left - 8, y + 19, label, ha="right", va="center", color=light("ink"))
+    axes.text(left - 8, y + 19, label, ha="right", va="center", linespacing=1.0, color=light("ink"))
     for j, value in enumerate(values):
         depth = 0.04 + (HEAT_DEPTH - 0.04) * (1 - value) if known(value) else 0.0
         axes.add_patch(
@@ -120,7 +137,7 @@ def robustness_curves(curves: Sequence[dict[str, Any]]) -> Figure:
             if curve.get("low") and curve.get("high"):
                 low, high = in_order(curve, "low")[1], in_order(curve, "high")[1]
                 axes.fill_between(eps, low, high, color=color, alpha=0.13, linewidth=0)
-            mark = {"marker": MARKERS[number], "linestyle": DASHES[number]}
+            mark: dict[str, Any] = {"marker": MARKERS[number], "linestyle": DASHES[number]}
             axes.plot(eps, accuracy, color=color, clip_on=False, **mark)
         percent_axis(axes)
         ticks = sorted({value for curve in curves for value in curve["eps"]})
@@ -159,59 +176,6 @@ def percent_axis(axes: Axes) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def name_ends(
-    axes: Axes,
-    ends: Sequence[tuple[float, float]],
-    forms: Sequence[str],
-    numbers: dict[str, int],
-) -> None:
-    """Write each line's name at its end, apart enough to read, in its colour."""
-    heights = [value if known(value) else 0.0 for _, value in ends]
-    right = max((x for x, _ in ends), default=0.0)
-    for i, height in zip(range(len(forms)), spread(heights, 0.072), strict=True):
-        color = light(f"series-{numbers[forms[i]]}")
-        # offset in points: the names stand in a column of their own, right of the last radius
-        axes.annotate(
-            shortened(forms[i], 20),
-            (right, height),
-            xytext=(12, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            color=color,
-            annotation_clip=False,
-            fontweight=600,
-        )
-
-
-def spread(
-    heights: Sequence[float], gap: Number, low: Number = 0.0, high: Number = 1.0
-) -> list[float]:
-    """Return heights moved as little as keeps them ``gap`` apart and in [low, high], in order.
-
-    The first of two equal heights goes on top:
-
-    >>> spread([0.5, 0.5, 0.9], 0.1)
-    [0.55, 0.45, 0.9]
-    """
-    order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))
-    runs: list[tuple[float, int]] = []  # labels that touch: their common centre, how many
-    for i in order:
-        centre, number = heights[i], 1
-        while runs and centre - runs[-1][0] < gap * (number + runs[-1][1]) / 2:
-            below, several = runs.pop()
-            centre = (centre * number + below * several) / (number + several)
-            number += several
-        runs.append((centre, number))
-    placed = [c + gap * (k - (n - 1) / 2) for c, n in runs for k in range(n)]
-    last = len(placed) - 1
-    placed = [max(value, low + gap * k) for k, value in enumerate(placed)]
-    placed = [min(value, high - gap * (last - k)) for k, value in enumerate(placed)]
-    result = [0.0] * len(heights)
-    for value, i in zip(placed, order, strict=True):
-        result[i] = round(value, 6)
-    return result
-
-
 def weight_histograms(records: Sequence[dict[str, Any]]) -> Figure:
     """Draw one layer's non-zero weights, a strip a form, on a common axis.
 
@@ -230,14 +194,18 @@ def weight_histograms(records: Sequence[dict[str, Any]]) -> Figure:
             axes = figure.add_axes((14 / width, bottom, (width - 28) / width, 46 / height))
             color = light(f"series-{numbers[str(record['form'])]}")
             axes.stairs(record["counts"], record["edges"], fill=True, color=color, linewidth=0)
-            axes.set(xlim=(low, high), ylim=(0, max([*record["counts"], 1])), yticks=[])
+            axes.set(xlim=(low, high), ylim=(0, 1.12 * max([*record["counts"], 1])), yticks=[])
             axes.spines["left"].set_visible(False)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.tick_params(length=0, pad=6, labelbottom=i == len(records) - 1)
             name = shortened(record.get("shown", str(record["form"])), 24)
-            axes.text(0, 1.1, name, transform=axes.transAxes, color=color, fontweight=600)
+            axes.text(0, 1.1, name, transform=axes.transAxes, color=color, fontweight="bold")
             note = zeros_note(record)
-            head = {"transform": axes.transAxes, "ha": "right", "color": light("muted")}
+            head: dict[str, Any] = {
+                "transform": axes.transAxes,
+                "ha": "right",
+                "color": light("muted"),
+            }
             axes.text(1, 1.1, note, fontsize=11.5, **head)
     return figure
 
@@ -271,10 +239,12 @@ def history_curve(
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         if share:
-            axes.yaxis.set_major_formatter(PercentFormatter(1, symbol="\u00a0%"))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}\u00a0%")
         for i in range(1, len(marks)):
             if marks[i] != marks[i - 1]:
                 between = (steps[i] + steps[i - 1]) / 2
-                axes.axvline(between, color=light("strong-line"), linewidth=1, linestyle=(0, (2, 3)))
+                axes.axvline(
+                    between, color=light("strong-line"), linewidth=1, linestyle=(0, (2, 3))
+                )
         axes.set_xlabel("step" if marks else "epoch")
     return figure

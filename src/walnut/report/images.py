@@ -36,7 +36,9 @@ def readable(pictures: Pictures | None) -> str:
         raise WalnutError(f"pictures lack {listed(missing)}: pass the arrays {listed(KINDS)}")
     shapes = {pictures[kind].shape for kind in KINDS}
     if len(shapes) > 1:
-        raise WalnutError(f"pictures have different shapes {sorted(shapes)}: one row a picture each")
+        raise WalnutError(
+            f"pictures have different shapes {sorted(shapes)}: one row a picture each"
+        )
     shape = pictures["original"].shape
     if len(shape) == 2 and shape[1] > STRIP:
         return f"The inputs are vectors of {shape[1]:,} numbers, too many to show as a strip."
@@ -73,7 +75,7 @@ def picture(array: Shaped[np.ndarray, " *d"], alt: str) -> Image:
     return Image(source, alt, factor * shown.width, factor * shown.height)
 
 
-def magnification(deltas: Float[np.ndarray, "n *d"], wanted: Sequence[Any]) -> float:
+def magnification(deltas: Float[np.ndarray, " n *d"], wanted: Sequence[Any]) -> float:
     """Return the factor for a group's perturbations: the recorded one, less where it would clip.
 
     A perturbation is drawn as ``0.5 + factor * perturbation``; none leaves [0, 1].
@@ -124,7 +126,7 @@ def heading(attack: str, eps: Any) -> str:
     """Return a group's heading."""
     name = attack_name(attack)
     name = name[:1].upper() + name[1:]
-    return f"{name} at ε = {radius(eps)}" if known(eps) else name
+    return f"{name} at ε\u00a0=\u00a0{radius(eps)}" if known(eps) else name
 
 
 def explained(factor: float) -> str:

@@ -8,6 +8,7 @@ Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense of securit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .words import attack_name, dig, interval, known, percent, plural, points, radius
@@ -60,7 +61,7 @@ def accuracy(result: Record, rows: Sequence[Record]) -> Iterator[str]:
             yield f"{form}: clean accuracy {percent(clean['value'])} is no better than guessing."
         if row is not rows[0] and "ratio" in row and above(dig(rows[0], "clean"), clean):
             lost = points(rows[0]["clean"]["value"] - clean["value"])
-            yield f"{form}: compression cost {lost} of clean accuracy, beyond the 95 % intervals."
+            yield f"{form}: compression cost {lost} of clean accuracy, beyond the 95\u00a0% intervals."
 
 
 def attacks(result: Record, rows: Sequence[Record]) -> Iterator[str]:
@@ -96,7 +97,7 @@ def floor(result: Record, rows: Sequence[Record]) -> Iterator[str]:
         if len(rows) > 1 and all(known(value) and value <= FLOOR for value in left):
             eps = radius(dig(rows[0], "attacks", key, "eps"))
             yield (
-                f"{attack_name(key)} at ε = {eps} fools every form almost always: "
+                f"{attack_name(key)} at ε\u00a0=\u00a0{eps} fools every form almost always: "
                 "compare the forms at a smaller ε."
             )
 
@@ -108,11 +109,11 @@ def curves(result: Record, rows: Sequence[Record]) -> Iterator[str]:
             continue
         keys = ("eps", "low", "high")
         places = sorted(zip(*(curve[key] for key in keys), strict=True), key=lambda p: p[0])
-        for (smaller, _, high), (larger, low, _) in zip(places, places[1:], strict=False):
+        for (smaller, _, high), (larger, low, _) in pairwise(places):
             if known(low) and known(high) and low > high and curve.get("attack") != "noise":
                 yield (
                     f"{curve['form']}: {attack_name(str(curve.get('attack', 'the attack')))} leaves "
-                    f"more at ε = {radius(larger)} than at {radius(smaller)}, which holds the "
+                    f"more at ε\u00a0=\u00a0{radius(larger)} than at {radius(smaller)}, which holds the "
                     "smaller ball: the attack got stuck."
                 )
                 break
@@ -127,7 +128,7 @@ def transfers(result: Record, rows: Sequence[Record]) -> Iterator[str]:
             if all(map(known, column)) and column[j] > min(column) + 0.05:
                 best = names[column.index(min(column))]
                 yield (
-                    f"At ε = {radius(entry.get('eps'))}, {name} is fooled more by examples made "
+                    f"At ε\u00a0=\u00a0{radius(entry.get('eps'))}, {name} is fooled more by examples made "
                     f"against {best} than by its own: the attack on {name} is weak there."
                 )
 

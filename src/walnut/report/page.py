@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import jinja2
 
 LARGE = 2_000_000  # bytes above which a page says that it is large
-UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+RECORDS = ("rows", "transfer", "curves", "histograms", "layers", "pictures", "history")
 VERBS = {
     "audit": "Compressed and attacked",
     "transfer": "What transfers",
@@ -72,6 +75,14 @@ def plain(result: dict[str, Any]) -> dict[str, Any]:
         raise WalnutError(f"the result is not plain JSON: {error}") from error
     if not isinstance(copy, dict):
         raise WalnutError("the result is not a JSON object")
+    for key in RECORDS:
+        value = copy.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise WalnutError(f"the result's {key} must be a list of objects, as walnut writes it")
+    if not all("form" in row for row in copy.get("rows") or []):
+        raise WalnutError("the result's rows must each name their form, as walnut writes them")
+    if not isinstance(copy.get("notes") or [], list):
+        raise WalnutError("the result's notes must be a list of sentences, as walnut writes it")
     return printable(copy)
 
 
@@ -91,24 +102,21 @@ def html(result: dict[str, Any], pictures: dict[str, np.ndarray] | None) -> str:
     # here, not above: matplotlib takes half a second, and most commands draw nothing
     from . import palette, sections, tables, verdict
 
-    def head(found: dict[str, Any]) -> dict[str, Any]:
-        rows = found.get("rows") or []
-        return {
-            "verdict": verdict.verdict(found),
+    below = sections.sections(result, pictures)
+    rows = result.get("rows") or []
+    try:
+        top = {
+            "verdict": verdict.verdict(result),
             "table": tables.results(rows) if rows else None,
             "counts": tables.counts(rows) if rows else None,
         }
-
-    try:
-        top = head(result)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         told = f"{type(error).__name__}: {error}"
         raise WalnutError(
             f"the result's rows cannot be read ({told}): was result.json edited by hand?"
         ) from error
-    return environment().get_template("page.html.j2").render(
-        **title(result), **top, sections=sections.sections(result, pictures), colors=palette.css()
-    )
+    template = environment().get_template("page.html.j2")
+    return template.render(**title(result), **top, sections=below, colors=palette.css())
 
 
 def title(result: dict[str, Any]) -> dict[str, str]:
@@ -119,6 +127,8 @@ def title(result: dict[str, Any]) -> dict[str, str]:
     rows = result.get("rows") or []
     if not name and len(rows) == 1 and isinstance(rows[0], dict):
         name = str(rows[0].get("form") or "")
+    if not name and kind == "transfer" and rows:
+        name = f"{len(rows)} networks"
     where = str(data.get("name") or "") if isinstance(data, dict) else ""
     verb = VERBS.get(kind, kind.capitalize())
     subject = " on ".join(filter(None, (name, where)))

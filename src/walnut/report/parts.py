@@ -48,7 +48,6 @@ class Chart:
     """A figure as inline SVG, ``width`` pixels wide by nature, with its numbers beside it."""
 
     title: str
-    caption: str
     svg: Markup
     width: int
     table: Table
@@ -97,10 +96,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of the page under one heading; empty parts are left out."""
+    """A stretch of the page under one heading, ``short`` in the contents; empty parts are left out."""
 
     id: str
     title: str
+    short: str
     intro: str = ""
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()

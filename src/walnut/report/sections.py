@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from ..core.errors import WalnutError
 from . import figures, images, tables
-from .parts import Chart, Group, Section, Table
+from .parts import Chart, Section, Table
+from .reproduce import reproduce
 from .svg import inline_svg
-from .words import attack_name, count, dig, duration, known, listed, percent, plural, radius
+from .words import attack_name, count, known, listed, percent, plural, radius
 
 Record = dict[str, Any]
 MOST_LAYERS = 36  # histograms on one page; a deeper network's others are in result.json
@@ -49,10 +50,10 @@ def guarded(key: str, build: Callable[[Record], Section | None], result: Record)
         ) from error
 
 
-def chart(figure: Figure, *, prefix: str, title: str, words: str, caption: str, table: Table) -> Chart:
+def chart(figure: Figure, *, prefix: str, title: str, words: str, table: Table) -> Chart:
     """Return a figure with what stands around it; ``words`` say what it shows to who cannot see."""
     svg = inline_svg(figure, prefix=prefix, title=title, description=words)
-    return Chart(title, caption, svg, round(72 * figure.get_figwidth()), table)
+    return Chart(title, svg, round(72 * figure.get_figwidth()), table)
 
 
 def transfer(result: Record) -> Section:
@@ -60,7 +61,7 @@ def transfer(result: Record) -> Section:
     charts = []
     for i, entry in enumerate(result["transfer"]):
         names = [str(name) for name in entry["names"]]
-        place = f"ε = {radius(entry.get('eps'))}"
+        place = f"ε\u00a0=\u00a0{radius(entry.get('eps'))}"
         attack = attack_name(str(entry.get("attack", "")))
         lines = [
             [name, *map(percent, row)] for name, row in zip(names, entry["accuracy"], strict=True)
@@ -75,7 +76,6 @@ def transfer(result: Record) -> Section:
                 prefix=f"transfer-{i}",
                 title=f"{attack}, {place}" if attack else place,
                 words="Accuracy left on each network, in per cent, by examples made against each.",
-                caption="",
                 table=tables.grid(f"Accuracy left at {place}", "made against", heads, lines),
             )
         )
@@ -84,7 +84,7 @@ def transfer(result: Record) -> Section:
         "made against the network of its row. The stronger the colour, the more were fooled; down "
         "the diagonal each network meets its own examples. Noise is random and of the same size."
     )
-    return Section("transfer", "What transfers", intro, charts=tuple(charts))
+    return Section("transfer", "What transfers", "Transfer", intro, charts=tuple(charts))
 
 
 def curves(result: Record) -> Section:
@@ -96,7 +96,12 @@ def curves(result: Record) -> Section:
         name = attack_name(attack)
         title = f"{name[:1].upper()}{name[1:]}" or "Attack"
         lines = [
-            [str(curve["form"]), radius(curve["eps"][k]), percent(curve["accuracy"][k]), band(curve, k)]
+            [
+                str(curve["form"]),
+                radius(curve["eps"][k]),
+                percent(curve["accuracy"][k]),
+                band(curve, k),
+            ]
             for curve in mine
             for k in range(len(curve["eps"]))
         ]
@@ -106,18 +111,17 @@ def curves(result: Record) -> Section:
                 prefix=f"curves-{i}",
                 title=title,
                 words=f"Accuracy left under {name} against its radius, a line a network.",
-                caption="",
                 table=tables.grid(f"Accuracy left under {name}", "network", CURVE_HEADS, lines),
             )
         )
     intro = (
-        "Accuracy left as an attack may change every input by more. Shaded: 95 % intervals. "
-        "A line that does not come down to nothing as ε grows is an attack that got stuck."
+        "Accuracy left as an attack may change every input by more. Shaded: 95\u00a0% intervals. Under "
+        "an attack that works a line comes down to nothing as ε grows; under noise it need not."
     )
-    return Section("robustness", "Robustness against ε", intro, charts=tuple(charts))
+    return Section("robustness", "Robustness against ε", "Robustness", intro, charts=tuple(charts))
 
 
-CURVE_HEADS = ("ε", "accuracy left", "95 % interval, %")
+CURVE_HEADS = ("ε", "accuracy left", "95\u00a0% interval, %")
 
 
 def band(curve: Record, place: int) -> str:
@@ -147,8 +151,9 @@ def histograms(result: Record) -> Section:
                 prefix=f"weights-{i}",
                 title=layer,
                 words=f"Histograms of the non-zero weights of {layer}: {zeros_words(mine)}",
-                caption=zeros_words(mine),
-                table=tables.grid(f"Non-zero weights of {layer}", "form", ("from", "count"), lines),
+                table=tables.grid(
+                    f"Non-zero weights of {layer}", "form", ("weights from", "count"), lines
+                ),
             )
         )
     intro = (
@@ -157,7 +162,7 @@ def histograms(result: Record) -> Section:
     )
     if len(names) > MOST_LAYERS:
         intro += f" The first {MOST_LAYERS} of {len(names)} layers are drawn."
-    return Section("weights", "Weights before and after", intro, charts=tuple(charts))
+    return Section("weights", "Weights before and after", "Weights", intro, charts=tuple(charts))
 
 
 def merged(records: Sequence[Record]) -> list[Record]:
@@ -188,21 +193,25 @@ def zeros_words(records: Sequence[Record]) -> str:
 def shown(result: Record, pictures: dict[str, np.ndarray] | None) -> Section:
     """Originals, perturbations and results."""
     reason = images.readable(pictures)
-    title, made = "What the attacks did", ()
+    title = "What the attacks did"
     if reason or pictures is None:
-        return Section("pictures", title, reason)
+        return Section("pictures", title, "Pictures", reason)
     forms = [str(row["form"]) for row in result.get("rows") or []]
     made, omitted = images.groups(result["pictures"], pictures, forms, PICTURE_BUDGET)
-    intro = "Each row begins with the original; then, for each network, what was added and the result."
+    intro = (
+        "Each row begins with the original; then, for each network, what was added and the result."
+    )
     if omitted:
         intro += f" To keep the page small, {plural(omitted, 'picture')} more are in pictures.npz."
-    return Section("pictures", title, intro, groups=tuple[Group, ...](made))
+    return Section("pictures", title, "Pictures", intro, groups=made)
 
 
 def layers(result: Record) -> Section:
     """The packed file, tensor by tensor."""
     intro = "Where the bytes of the packed file are. A ratio is against four bytes a weight."
-    return Section("layers", "Inside the file", intro, tables=(tables.layers(result["layers"]),))
+    return Section(
+        "layers", "Inside the file", "File", intro, tables=(tables.layers(result["layers"]),)
+    )
 
 
 MEASURES = {
@@ -215,13 +224,11 @@ MEASURES = {
 }
 
 
-def history(result: Record) -> Section:
+def history(result: Record) -> Section | None:
     """How training went, a chart a measure."""
     records = result["history"]
     epochs = [record.get("epoch") for record in records]
-    ordered = all(map(known, epochs)) and all(
-        a < b for a, b in zip(epochs, epochs[1:], strict=False)
-    )
+    ordered = all(map(known, epochs)) and all(a < b for a, b in pairwise(epochs))
     steps = epochs if ordered else list(range(1, len(records) + 1))
     stages = [str(record.get("stage", "")) for record in records]
     marks = stages if any(stages) else [] if ordered else [""] * len(records)
@@ -240,52 +247,16 @@ def history(result: Record) -> Section:
                 prefix=f"history-{i}",
                 title=title,
                 words=f"{title} from {written[0]} to {written[-1]} in {plural(len(steps), unit)}.",
-                caption="",
                 table=tables.grid(title, unit, (title.lower(),), lines),
             )
         )
+    if not charts:
+        return None
     named = list(dict.fromkeys(filter(None, stages)))
     intro = f"In order: {listed(named)}. A dotted line stands where one ends." if named else ""
-    return Section("training", "How training went", intro, charts=tuple(charts))
+    return Section("training", "How training went", "Training", intro, charts=tuple(charts))
 
 
 def notes(result: Record) -> Section:
     """Warnings and remarks the run wrote down."""
-    return Section("notes", "Notes", notes=tuple(map(str, result["notes"])))
-
-
-def reproduce(result: Record) -> Section:
-    """The command, and everything that its outcome depends on."""
-    machine = result.get("machine") if isinstance(result.get("machine"), dict) else {}
-    data = result.get("data") if isinstance(result.get("data"), dict) else {}
-    versions = {"walnut": result.get("walnut"), "torch": dig(machine, "torch")}
-    versions["Python"] = dig(machine, "python")
-    where = [dig(machine, "processor")]
-    for key, noun in (("cores", "core"), ("threads", "thread")):
-        value = dig(machine, key)
-        where += [plural(value, noun)] if isinstance(value, int) else []
-    candidates = {
-        "Seed": result.get("seed"),
-        "Data": data.get("name"),
-        "Examples": count(data["examples"]) if known(data.get("examples")) else None,
-        "Configuration, sha256": result.get("config_sha256"),
-        "Versions": ", ".join(f"{name} {value}" for name, value in versions.items() if value),
-        "Machine": ", ".join(str(part) for part in where if part),
-        "Made": result.get("created"),
-        "Took": duration(result["seconds"]) if known(result.get("seconds")) else None,
-    }
-    facts = tuple((name, str(v)) for name, v in candidates.items() if v not in (None, ""))
-    config = result.get("config")
-    more = (("Configuration", json.dumps(config, indent=2, ensure_ascii=False)),) if config else ()
-    records = attack_reprs(result)
-    more += (("Attacks", "\n".join(records)),) if records else ()
-    code = str(result.get("command") or "")
-    return Section("reproduce", "How to reproduce this", facts=facts, code=code, more=more)
-
-
-def attack_reprs(result: Record) -> list[str]:
-    """Return the full record of every attack that was run, once each."""
-    rows = [row for row in result.get("rows") or [] if isinstance(row, dict)]
-    found = [dig(a, "attack") for row in rows for a in (row.get("attacks") or {}).values()]
-    found += [dig(entry, "attack") for entry in result.get("transfer") or []]
-    return list(dict.fromkeys(str(text) for text in found if text))
+    return Section("notes", "Notes", "Notes", notes=tuple(map(str, result["notes"])))

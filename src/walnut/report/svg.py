@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup, escape
@@ -21,7 +22,7 @@ ROLE_OF = {pair[0]: role for role, pair in COLORS.items()}
 COLOR = re.compile("|".join(ROLE_OF), re.IGNORECASE)
 FONT = re.compile(r"font-family:[^;]*;?\s*")
 REFERENCE = re.compile(r"url\(#([\w-]+)\)")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "walnut",
     "text.parse_math": False,  # a network may be called "$x$"

@@ -44,7 +44,7 @@ def results(rows: Sequence[Record]) -> Table:
 
 def cost_columns(rows: Sequence[Record]) -> list[tuple[Column, CellOf]]:
     """Return the columns of size and speed that any row has."""
-    timed = next((row["latency"] for row in rows if row.get("latency")), {})
+    timed: Record = next((row["latency"] for row in rows if row.get("latency")), {})
     batch = [f"batch {timed['batch']}"] if "batch" in timed else []
     threads = [plural(timed["threads"], "thread")] if known(timed.get("threads")) else []
     columns: list[tuple[str, Column, CellOf]] = [
@@ -91,10 +91,10 @@ def accuracy_columns(rows: Sequence[Record]) -> list[tuple[Column, CellOf]]:
         eps = [dig(row, "attacks", key, "eps") for row in rows]
         radii = " / ".join(dict.fromkeys(radius(value) for value in eps if known(value)))
         name = attack_name(key)
-        head = Column(name[:1].upper() + name[1:], f"ε = {radii}" if radii else "")
+        head = Column(name[:1].upper() + name[1:], f"ε\u00a0=\u00a0{radii}" if radii else "")
         columns.append((head, robust_cell(key)))
     if any(row.get("transfer_from_dense") for row in rows):
-        head = Column("From dense", "examples made against it")
+        head = Column("Transfer", "from dense")
         columns.append((head, lambda row: proportion(row.get("transfer_from_dense"))))
     return columns
 

@@ -102,13 +102,13 @@ def robustness_words(first: Record, last: Record, name: str) -> list[str]:
     if not disjoint(was, now):
         return [
             f"Under {attack} the {form} and the {before} network differ by less than "
-            f"{number_of(now)} can tell (their 95 % intervals overlap)."
+            f"{number_of(now)} can tell (their 95\u00a0% intervals overlap)."
         ]
     how = "easier" if now["value"] < was["value"] else "harder"
     gap = points(now["value"] - was["value"])
     return [
         f"The {form} network is {how} to fool than the {before} one: {attack} leaves it {gap} "
-        f"{'less' if how == 'easier' else 'more'}, beyond the 95 % intervals."
+        f"{'less' if how == 'easier' else 'more'}, beyond the 95\u00a0% intervals."
     ]
 
 
@@ -156,7 +156,7 @@ def transfer(entries: Sequence[Record]) -> tuple[str, list[str], list[Tile]]:
         if i != j and known(value)
     ]
     others = [value for value, _, _ in pairs]
-    place = f"At ε = {radius(entry.get('eps'))}"
+    place = f"At ε\u00a0=\u00a0{radius(entry.get('eps'))}"
     parts, tiles = [], []
     for values, phrase, label in (
         (own, "examples leave the network they were made against", "on the network attacked"),
@@ -207,7 +207,9 @@ def attack(row: Record) -> tuple[str, list[str], list[Tile]]:
     return told[:1].upper() + told[1:] + ".", sentences, tiles
 
 
-def training(history: Sequence[Record], rows: Sequence[Record]) -> tuple[str, list[str], list[Tile]]:
+def training(
+    history: Sequence[Record], rows: Sequence[Record]
+) -> tuple[str, list[str], list[Tile]]:
     """Return the verdict on a training: its last and its best validation accuracy."""
     scored = [r for r in history if known(r.get("validation_accuracy"))]
     test = dig(rows[-1], "clean", "value") if rows else None
@@ -231,7 +233,9 @@ def alone(row: Record) -> tuple[str, list[str], list[Tile]]:
     if not known(clean):
         return "", [], []
     name = shortened(str(row["form"]), 40)
-    told = f"{name[:1].upper()}{name[1:]} is right on {percent(clean)} of {number_of(row['clean'])}."
+    told = (
+        f"{name[:1].upper()}{name[1:]} is right on {percent(clean)} of {number_of(row['clean'])}."
+    )
     return told, [], [Tile(percent(clean), "clean accuracy", interval(row["clean"]))]
 
 
@@ -243,7 +247,9 @@ def robust(row: Record, name: str) -> Record:
 def attack_at(row: Record, name: str) -> str:
     """Return an attack with its radius: ``PGD at ε = 0.1``."""
     eps = dig(row, "attacks", name, "eps")
-    return f"{attack_name(name)} at ε = {radius(eps)}" if known(eps) else attack_name(name)
+    return (
+        f"{attack_name(name)} at ε\u00a0=\u00a0{radius(eps)}" if known(eps) else attack_name(name)
+    )
 
 
 def strongest_attack(rows: Sequence[Record]) -> str:

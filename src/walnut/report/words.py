@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from .parts import Number
 
@@ -17,7 +17,7 @@ SPACE = "\u00a0"  # no-break, so that a number keeps its unit
 ABBREVIATIONS = {"fgsm", "bim", "pgd", "mi_fgsm", "di_fgsm", "ti_fgsm", "ni_fgsm"}
 
 
-def known(value: object) -> bool:
+def known(value: object) -> TypeGuard[Number]:
     """Say whether ``value`` is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 

@@ -38,7 +38,7 @@ class Batches:
     [4, 4, 2]
     """
 
-    x: Float[Tensor, "n *d"]
+    x: Float[Tensor, " n *d"]
     y: Tensor
     batch_size: int = 128
     seed: int = 0

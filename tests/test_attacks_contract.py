@@ -1,0 +1,230 @@
+"""Every attack in the table keeps every promise."""
+
+import pytest
+import torch
+from instances import ATTACKS, GRADIENT_ATTACKS, TARGETED, VECTOR_ATTACKS
+from networks import images, labelled, linear_net, small_net
+
+from walnut import WalnutError
+from walnut.attacks import bim, fgsm, noise, pgd
+from walnut.checks import check_attack
+from walnut.core import constraints as c
+from walnut.core.objectives import cross_entropy
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_contract_on_images(name):
+    check_attack(ATTACKS[name])
+
+
+@pytest.mark.parametrize("name", VECTOR_ATTACKS)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_contract_on_vectors_and_few_classes(name, classes):
+    check_attack(VECTOR_ATTACKS[name], shape=(12,), classes=classes)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_three_channels_and_another_size(name):
+    check_attack(ATTACKS[name], shape=(3, 10, 6), classes=3)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_results_stay_inside_the_constraint(name):
+    net = small_net()
+    x, y = labelled(net)
+    found = ATTACKS[name](net, x, y)
+    assert ATTACKS[name].constraint.contains(found.x, x).all()
+    for norm in ("linf", "l2", "l1", "l0"):
+        assert found.norms[norm].shape == (len(x),)
+
+
+@pytest.mark.parametrize(
+    "name", ["fgsm", "fgsm-l2", "bim", "pgd", "pgd-l2", "pgd-restarts", "mi-fgsm"]
+)
+def test_an_attack_beats_noise_of_the_same_norm(name):
+    net = small_net()
+    x, y = labelled(net, n=60)
+    attack = ATTACKS[name]
+    control = noise(0.5, norm=c.l2, draws=3) if "l2" in name else noise(0.1, draws=3)
+    loss = cross_entropy()
+    with torch.no_grad():
+        found, noisy = attack(net, x, y), control(net, x, y)
+        assert loss(net, found.x, y).mean() > loss(net, noisy.x, y).mean() + 0.01
+    assert found.success.sum() > noisy.success.sum()
+
+
+@pytest.mark.parametrize("name", GRADIENT_ATTACKS)
+def test_the_loss_ends_above_where_it_began(name):
+    net = small_net()
+    x, y = labelled(net, n=40)
+    found = GRADIENT_ATTACKS[name](net, x, y)
+    loss = cross_entropy()
+    with torch.no_grad():
+        assert (loss(net, found.x, y) >= loss(net, x, y) - 1e-6).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("name", TARGETED)
+def test_a_targeted_attack_moves_towards_its_target(name):
+    net = small_net()
+    x, y = labelled(net, n=40)
+    target = (y + 1) % 5
+    found = TARGETED[name](net, x, target)
+    with torch.no_grad():
+        assert torch.equal(net(found.x).argmax(1) == target, found.success)
+        p_before, p_after = (net(z).softmax(1).gather(1, target[:, None]) for z in (x, found.x))
+    assert (p_after > p_before).float().mean() > 0.95
+
+
+def test_fgsm_on_a_linear_network_is_the_best_any_linf_perturbation_can_do():
+    net = linear_net(classes=2)
+    x = torch.rand(20, 6, dtype=torch.float64) * 0.5 + 0.25
+    with torch.no_grad():
+        y = net(x).argmax(1)
+        found = fgsm(0.1)(net, x, y)
+        w = net.weight[0] - net.weight[1]
+        sign = torch.where(y == 0, 1.0, -1.0).double()
+        margin = sign * ((found.x @ w) + (net.bias[0] - net.bias[1]))
+        clean = sign * ((x @ w) + (net.bias[0] - net.bias[1]))
+    assert torch.allclose(margin, clean - 0.1 * w.abs().sum())
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "dual"),
+    [(c.linf, 0.1, 1), (c.l2, 0.2, 2), (c.l1, 0.3, float("inf"))],
+)
+def test_pgd_on_a_linear_network_reaches_the_closed_form(norm, eps, dual):
+    net = linear_net(classes=2)
+    x = torch.rand(20, 6, dtype=torch.float64) * 0.3 + 0.35
+    with torch.no_grad():
+        y = net(x).argmax(1)
+        attack = pgd(eps, norm=norm, steps=50, step_size=eps / 5, early_stop=False)
+        found = attack(net, x, y)
+        w, b = net.weight[0] - net.weight[1], net.bias[0] - net.bias[1]
+        sign = torch.where(y == 0, 1.0, -1.0).double()
+        reached = sign * (x @ w + b) - sign * (found.x @ w + b)
+        best = eps * torch.linalg.vector_norm(w, dual)
+    assert (reached <= best + 1e-9).all()
+    assert (reached >= 0.98 * best).all()
+
+
+def test_more_steps_restarts_and_radius_never_hurt_much():
+    net = small_net()
+    x, y = labelled(net, n=80)
+
+    def fooled(**options):
+        return int(pgd(options.pop("eps", 0.05), **options)(net, x, y).success.sum())
+
+    assert fooled(steps=10) >= fooled(steps=1) - 1
+    assert fooled(restarts=4, steps=3) >= fooled(restarts=1, steps=3)
+    assert fooled(eps=0.1) >= fooled(eps=0.05) >= fooled(eps=0.01)
+
+
+def test_radius_zero_changes_nothing():
+    net = small_net()
+    x, y = labelled(net)
+    for attack in (fgsm(0.0), bim(0.0), pgd(0.0), noise(0.0)):
+        assert torch.equal(attack(net, x, y).x, x)
+
+
+def test_a_wrong_example_is_decided_at_the_start_by_pgd_and_moved_by_fgsm():
+    net = small_net()
+    x, y = labelled(net)
+    wrong = (y + 1) % 5
+    early = bim(0.1)(net, x, wrong)
+    assert early.success.all()
+    assert (early.first_success == 0).all()
+    assert torch.equal(early.x, x)
+    assert (fgsm(0.1)(net, x, wrong).norms["linf"] > 0).all()
+
+
+def test_the_repr_is_a_record_without_addresses_and_equal_parts_are_equal():
+    for attack in ATTACKS.values():
+        assert " at 0x" not in repr(attack)
+    assert pgd(0.1) == pgd(0.1)
+    assert pgd(0.1) != pgd(0.2)
+    net = small_net()
+    x, y = labelled(net)
+    assert pgd(0.1)(net, x, y).attack == repr(pgd(0.1))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sentence"),
+    [
+        (images() * 255, None, "divide by 255"),
+        ((images() * 255).byte(), None, "x.float"),
+        (images() * 2 - 1, None, "undo the normalisation"),
+        (images() * float("nan"), None, "NaN"),
+        (images(), torch.arange(12), "out of range: the network has 5 classes"),
+        (images(), -torch.ones(12, dtype=torch.int64), "label -1 is out of range"),
+        (images(), torch.zeros(3, dtype=torch.int64), "12 examples but 3 labels"),
+        (images(channels=3), None, "does not take a batch of shape"),
+        (images()[:0], torch.zeros(0, dtype=torch.int64), "no examples"),
+    ],
+)
+@pytest.mark.parametrize("attack", [fgsm(0.1), pgd(0.1), noise(0.1)], ids=["fgsm", "pgd", "noise"])
+def test_bad_input_is_named_with_its_remedy(attack, x, y, sentence):
+    y = torch.zeros(12, dtype=torch.int64) if y is None else y
+    with pytest.raises(WalnutError, match=sentence):
+        attack(small_net(), x, y)
+
+
+def test_bad_radii_are_named():
+    with pytest.raises(WalnutError, match="8/255"):
+        pgd(8)
+    with pytest.raises(WalnutError, match="further apart"):
+        pgd(100.0, norm=c.l2)(small_net(), images(), torch.zeros(12, dtype=torch.int64))
+    with pytest.raises(WalnutError, match="linf, l2, l1"):
+        pgd(0.1, norm=lambda eps: c.linf(eps))
+
+
+class Sick(torch.nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :5] / 0
+
+
+def test_a_network_that_answers_nan_is_named():
+    with pytest.raises(WalnutError, match="not a number"):
+        pgd(0.1)(Sick().eval(), images(), torch.zeros(12, dtype=torch.int64))
+
+
+def test_a_network_in_train_mode_is_attacked_in_eval_mode_with_a_word():
+    net = small_net().train()
+    x = images()
+    with pytest.warns(UserWarning, match="train mode"):
+        found = pgd(0.05)(net, x, torch.zeros(12, dtype=torch.int64))
+    assert net.training
+    assert net[1].num_batches_tracked == 0
+    with torch.no_grad():
+        assert torch.equal(net.eval()(found.x).argmax(1), found.prediction)
+
+
+class Detached(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = small_net()
+
+    def forward(self, x):
+        return self.net(x).detach()
+
+
+def test_a_network_without_a_gradient_is_named():
+    with pytest.raises(WalnutError, match="no gradient reaches the input"):
+        pgd(0.05)(Detached().eval(), images(), torch.zeros(12, dtype=torch.int64))
+    noise(0.05)(Detached().eval(), images(), torch.zeros(12, dtype=torch.int64))
+
+
+def test_attacks_work_under_no_grad_and_inference_mode_and_on_plain_functions():
+    net = small_net()
+    x, y = labelled(net)
+    want = pgd(0.1)(net, x, y).x
+    with torch.no_grad():
+        assert torch.equal(pgd(0.1)(net, x, y).x, want)
+    with torch.inference_mode():
+        assert torch.equal(pgd(0.1)(net, x, y).x, want)
+    assert torch.equal(pgd(0.1)(lambda z: net(z), x, y).x, want)
+
+
+def test_probabilities_in_place_of_logits_are_named():
+    net = torch.nn.Sequential(small_net(), torch.nn.Softmax(1)).eval()
+    with pytest.warns(UserWarning, match="returns probabilities"):
+        pgd(0.05)(net, images(), torch.zeros(12, dtype=torch.int64))

@@ -1,0 +1,153 @@
+"""The continuous batch: an example's path is its own, and the count of passes is exact."""
+
+import pytest
+import torch
+from networks import labelled, small_net
+from torch import nn
+
+from walnut.attacks import GradientAttack, di_fgsm, mi_fgsm, noise, pgd
+from walnut.core.ascend import ascend
+from walnut.core.constraints import box, intersection, linf
+from walnut.core.objectives import cross_entropy
+
+FIELDS = ("success", "prediction", "first_success")
+RUNS = {
+    "pgd": dict(attack=pgd(0.05, steps=8, restarts=2)),
+    "pgd-full": dict(attack=pgd(0.05, steps=8, early_stop=False)),
+    "mi": dict(attack=mi_fgsm(0.05, steps=6, early_stop=True)),
+    "di": dict(attack=di_fgsm(0.05, steps=6, decay=1.0)),
+    "noise": dict(attack=noise(0.1, draws=4)),
+}
+
+
+def run(attack, net, x, y, batch_size, drop=True):
+    parts = {name: getattr(attack, name) for name in attack.__dataclass_fields__}
+    return type(attack)(**{**parts, "batch_size": batch_size, "drop": drop})(net, x, y)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_verdicts_do_not_depend_on_batch_order_or_dropping_in_float64(name):
+    net = small_net().double()
+    x, y = labelled(net.float(), n=100)
+    net, x = net.double(), x.double()
+    attack = RUNS[name]["attack"]
+    want = run(attack, net, x, y, 64)
+    assert 0 < want.success.sum() < len(x)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(5))
+    for batch_size in (1, 7, 64, 1000):
+        for drop in (True, False):
+            found = run(attack, net, x, y, batch_size, drop)
+            turned = run(attack, net, x[order], y[order], batch_size, drop)
+            assert (found.x - want.x).abs().max() <= 1e-10
+            assert (turned.x - want.x[order]).abs().max() <= 1e-10
+            for field in FIELDS:
+                assert torch.equal(getattr(found, field), getattr(want, field))
+                assert torch.equal(getattr(turned, field), getattr(want, field)[order])
+
+
+def test_passes_are_counted_exactly():
+    calls = {"rows": 0}
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, x):
+            calls["rows"] += len(x)
+            return self.net(x)
+
+    net = Counting().eval()
+    x, y = labelled(net.net, n=30)
+    for attack in (
+        pgd(0.03, steps=6),
+        pgd(0.03, steps=3, restarts=3),
+        mi_fgsm(0.03),
+        noise(0.1, draws=3),
+    ):
+        calls["rows"] = 0
+        found = attack(net, x, y)
+        assert int(found.forward.sum()) == calls["rows"]
+    calls["rows"] = 0
+    found = di_fgsm(0.03, steps=4)(net, x, y)
+    assert int(found.forward.sum()) == calls["rows"]
+
+
+def test_a_run_without_success_costs_one_pass_per_step_and_one_to_check():
+    net = small_net()
+    x, y = labelled(net)
+    found = pgd(1e-6, steps=7, keep_best=False)(net, x, y)
+    assert not found.success.any()
+    assert (found.backward == 7).all()
+    assert (found.forward == 8).all()
+    assert (found.first_success == -1).all()
+
+
+def test_an_example_fooled_at_once_leaves_at_once():
+    net = small_net()
+    x, y = labelled(net)
+    found = pgd(0.1, steps=50, random_start=False)(net, x, (y + 1) % 5)
+    assert (found.forward == 2).all()  # one step that decided it, one fresh check
+    assert (found.first_success == 0).all()
+
+
+def test_the_batch_stays_full_so_cost_is_the_sum_of_what_examples_need():
+    seen = []
+
+    class Watching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, x):
+            if torch.is_grad_enabled():
+                seen.append(len(x))
+            return self.net(x)
+
+    net = Watching().eval()
+    x, y = labelled(net.net, n=200)
+    run(pgd(0.1, steps=20), net, x, y, 16)
+    until_last = seen[: len(seen) // 2]
+    assert all(size == 16 for size in until_last)
+
+
+def test_a_failed_example_returns_its_strongest_attempt():
+    net = small_net()
+    x, y = labelled(net, n=50)
+    attack = pgd(0.02, steps=9, step_size=0.02)
+    values = []
+
+    def watched(model, z, labels):
+        value = cross_entropy()(model, z, labels)
+        values.append((z.detach().clone(), value.detach().clone()))
+        return value
+
+    parts = {name: getattr(attack, name) for name in attack.__dataclass_fields__}
+    found = GradientAttack(**{**parts, "objective": watched})(net, x, y)
+    failed = (~found.success).nonzero()[:, 0]
+    assert len(failed) > 0
+    for row in failed.tolist():
+        near = [
+            v[i] for z, v in values for i in range(len(z)) if (z[i] - x[row]).abs().max() <= 0.0201
+        ]
+        with torch.no_grad():
+            mine = cross_entropy()(net, found.x[row : row + 1], y[row : row + 1])[0]
+        assert mine >= max(near) - 1e-5
+
+
+def test_progress_of_one_row_is_that_of_the_bare_loop():
+    net = small_net().double()
+    x, y = labelled(net.float(), n=10)
+    net, x = net.double(), x.double()
+    eps, size, steps = 0.05, 0.01, 7
+    z = x.clone()
+    for _ in range(steps):
+        z.requires_grad_()
+        (grad,) = torch.autograd.grad(nn.functional.cross_entropy(net(z), y, reduction="sum"), z)
+        z = z.detach() + size * grad.sign()
+        z = (x + (z - x).clamp(-eps, eps)).clamp(0, 1)
+    found = ascend(
+        net, x, y, objective=cross_entropy(), steps=steps, step_size=size, early_stop=False,
+        constraint=intersection((linf(eps), box())), keep_best=False,
+    )  # fmt: skip
+    assert (found.x - z).abs().max() < 1e-12
