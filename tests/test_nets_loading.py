@@ -115,7 +115,7 @@ def test_pickles_only_where_they_hold_nothing_but_weights(tmp_path):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(os.getcwd))
     (tmp_path / "noise.pt").write_bytes(os.urandom(500))
     for bad in ("whole.pt", "evil.pt", "noise.pt"):
-        with pytest.raises(WalnutError, match="weights_only=True.*safetensors"):
+        with pytest.raises(WalnutError, match=r"weights_only=True.*safetensors"):
             nets.resolve("small-cnn", tmp_path / bad)
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(WalnutError, match="no state dict"):
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_named_at_most_five_at_a_time(tmp_path):
     text = str(caught.value)
     assert "missing: conv1.bias, conv2.weight" in text
     assert "and 110 more" in text
-    assert "conv1.weight is (16, 3, 3, 3), not (20, 3, 5, 5)" in text
+    assert "conv1.weight is (16, 3, 3, 3), not (20, 1, 5, 5)" in text
     assert len(text) < 900
 
 
@@ -144,7 +144,7 @@ def test_integers_where_floats_belong(tmp_path):
     state = made("softmax").state_dict()
     state["linear.bias"] = torch.zeros(10, dtype=torch.int32)
     save_file(state, tmp_path / "i.safetensors")
-    with pytest.raises(WalnutError, match="kinds: linear.bias is I32"):
+    with pytest.raises(WalnutError, match=r"kinds: linear\.bias is I32"):
         nets.resolve("softmax", tmp_path / "i.safetensors")
 
 
@@ -274,7 +274,7 @@ def test_exported_programs(dynamic, tmp_path):
 
 def test_pt2_files_that_are_none(tmp_path):
     (tmp_path / "a.pt2").write_text("hello")
-    with pytest.raises(WalnutError, match="not a torch.export program"):
+    with pytest.raises(WalnutError, match=r"not a torch\.export program"):
         nets.resolve(tmp_path / "a.pt2")
     torch.save(made("softmax"), tmp_path / "b.pt2")  # a zip with a pickle in it
     with pytest.raises(WalnutError, match="holds pickles"):

@@ -84,7 +84,8 @@ def test_the_verdict_on_an_audit():
 
 
 @pytest.mark.parametrize(
-    ("left", "told"), [(2, "easier to fool"), (28, "differ by less"), (200, "harder to fool")]
+    ("left", "told"),
+    [(2, "is easier to fool"), (28, "differ by less"), (200, "looks harder to fool")],
 )
 def test_a_change_is_called_one_only_beyond_the_intervals(left, told):
     result = results.audit()

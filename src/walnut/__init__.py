@@ -22,7 +22,9 @@ _PUBLIC = {
     "walnut.evaluate": ("accuracy", "cost", "robust_accuracy", "transfer_table"),
     "walnut.nets": ("build", "load", "save"),
     "walnut.data": ("load_data",),
-    "walnut.recipes": ("audit", "compress", "train"),
+    "walnut.recipes.audit": ("audit",),
+    "walnut.recipes.compress": ("compress",),
+    "walnut.recipes.train": ("train",),
     "walnut.checks": ("check_attack", "check_explainer", "check_representation"),
     "walnut.core.errors": ("WalnutError", "WalnutWarning"),
 }

@@ -43,7 +43,8 @@ def _probe(shape: tuple[int, ...], classes: int, seed: int) -> tuple[_Probe, Ten
     torch.manual_seed(seed)
     x = torch.rand(9, *shape)
     net = _Probe(x[0].numel(), classes)
-    net.norm.running_mean.normal_(0, 0.1)  # type: ignore[union-attr,operator]
+    with torch.no_grad():
+        net.norm.running_mean.copy_(0.1 * torch.randn(24))  # type: ignore[union-attr]
     net.eval()
     with torch.no_grad():
         y = net(x).argmax(1)
@@ -61,7 +62,7 @@ def _state(net: nn.Module) -> list[Any]:
         [p.detach().clone() for p in net.parameters()],
         torch.get_rng_state(),
         random.getstate(),
-        np.random.get_state()[1].copy(),
+        np.random.get_state(legacy=False)["state"]["key"].copy(),
     ]
 
 

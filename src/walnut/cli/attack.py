@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from .attacks import AttackOptions, Method, attack_of
-from .options import DataOptions, NetworkOptions, Options
+from .options import ExampleOptions, NetworkOptions, Options
 from .run import Run, network_name
 from .tables import forms_table
 from .values import Eps, one
@@ -13,7 +13,7 @@ from .values import Eps, one
 FOLDER = True
 
 
-class Config(AttackOptions, DataOptions, NetworkOptions, Options):
+class Config(AttackOptions, ExampleOptions, NetworkOptions, Options):
     """Attack a network with one method and count the examples it is fooled on.
 
     Example: walnut attack --model lenet.walnut --data mnist --attack pgd --eps 0.1 --steps 40

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .options import DataOptions, NetworkOptions, Options
+from .options import ExampleOptions, NetworkOptions, Options
 from .recipe import RecipeOptions, recipe
 from .run import Run, network_name
 from .tables import forms_table, transfer_tables
@@ -11,7 +11,7 @@ from .values import EpsList
 FOLDER = True
 
 
-class Config(RecipeOptions, DataOptions, NetworkOptions, Options):
+class Config(RecipeOptions, ExampleOptions, NetworkOptions, Options):
     """Make a network's compressed forms and compare them: bytes, cost, accuracy, robustness.
 
     Example: walnut audit --model runs/lenet/model.safetensors --data mnist --eps 0.1
@@ -30,7 +30,7 @@ def run(config: Config, run: Run) -> None:
         model,
         dataset,
         name=network_name(config.model),
-        recipe=recipe(config),
+        recipe=recipe(config, model),
         eps=config.eps,
         examples=config.examples,
         seed=config.seed,

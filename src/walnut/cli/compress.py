@@ -27,7 +27,7 @@ def run(config: Config, run: Run) -> None:
     result: Any = compress(
         model,
         dataset,
-        recipe=recipe(config),
+        recipe=recipe(config, model),
         seed=config.seed,
         out=run.folder,
         progress=run.screen.progress,

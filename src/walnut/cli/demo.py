@@ -79,12 +79,14 @@ def _train(dataset: Any, config: Config, run: Run) -> dict[str, Any]:
     trained = {}
     for name, (net, _) in NETWORKS.items():
         folder = run.folder / name.replace("'", "2")
-        trained[name] = train(
-            net, dataset, seed=seeds[name], out=folder, progress=run.screen.progress
-        )
+
+        def progress(what: str, done: int, total: int, name: str = name) -> None:
+            run.screen.progress(f"{what} {name}", done, total)
+
+        trained[name] = train(net, dataset, seed=seeds[name], out=folder, progress=progress)
     run.screen.table(
         "four networks, trained on digits",
-        ["", "architecture", "seed", "test accuracy"],
+        ["", "architecture", "seed", "test accuracy in %"],
         [(name, NETWORKS[name][0], seeds[name], percent(r.test)) for name, r in trained.items()],
         left=2,
     )

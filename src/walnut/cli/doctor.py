@@ -8,14 +8,13 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Annotated
 
 from walnut.core.files import write_json
 
-from .options import NetworkOptions, Options
+from .options import DataOptions, NetworkOptions, Options
 from .run import Run
 from .screen import plain
-from .values import Count, one
+from .values import Count
 
 FOLDER = False
 _CORE = {
@@ -29,10 +28,10 @@ _EXTRAS = {
     "lightning-fabric": ("lightning_fabric", "dist", "trains on more devices"),
 }
 _OTHERS = {"torchvision": "torchvision", "torchaudio": "torchaudio"}
-_MARKS = {"good": "ok", "odd": "note", "wrong": "WRONG"}
+_MARKS = {"good": "ok", "absent": "-", "odd": "note", "wrong": "WRONG"}
 
 
-class Config(NetworkOptions, Options):
+class Config(DataOptions, NetworkOptions, Options):
     """Say what is installed, broken or missing; with --model, check a network too.
 
     Example: walnut doctor --model runs/lenet/model.safetensors --data mnist
@@ -40,8 +39,6 @@ class Config(NetworkOptions, Options):
     Exit code 1 when something is wrong.
     """
 
-    data: Annotated[str, one("SPEC")] = "digits"
-    """digits, mnist, fashion_mnist, cifar10, folder:PATH or npz:PATH."""
     examples: Count = 500
     """How many test examples a network is checked on."""
 
@@ -106,7 +103,7 @@ def _package(name: str) -> list[Line]:
         return []
     if version is None and name in _EXTRAS and not _findable(module):
         _, extra, use = _EXTRAS[name]
-        return [Line(name, "good", f'not installed; {use}: pip install "walnut-nn[{extra}]"')]
+        return [Line(name, "absent", f'not installed; {use}: pip install "walnut-nn[{extra}]"')]
     trouble = probe(module)
     shown = version or "of no known version"
     if not trouble:

@@ -42,10 +42,10 @@ def usage() -> str:
         "",
         "How small can a network be made, and how easily is it fooled, before and after?",
         "",
-        *(f"  {verb:<10}{meaning}" for verb, meaning in VERBS.items()),
+        *(f"  {verb:<11}{meaning}" for verb, meaning in VERBS.items()),
         "",
-        f"  {'--help':<10}this text, or a verb's: walnut audit --help",
-        f"  {'--version':<10}the version",
+        f"  {'--help':<11}this text, or a verb's: walnut audit --help",
+        f"  {'--version':<11}the version",
         "",
         f"Example: {EXAMPLE}",
     ]

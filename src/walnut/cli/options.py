@@ -60,6 +60,11 @@ class DataOptions(BaseModel):
 
     data: Annotated[str, one("SPEC")] = "digits"
     """digits, mnist, fashion_mnist, cifar10, folder:PATH or npz:PATH."""
+
+
+class ExampleOptions(DataOptions):
+    """Which examples, and how many."""
+
     examples: Count = 1000
     """How many test examples are used."""
 

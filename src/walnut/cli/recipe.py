@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from walnut.core.errors import WalnutError
+
 from .values import OptionalCount, OptionalNumber, Patterns, patterns
 
 
@@ -24,10 +26,40 @@ class RecipeOptions(BaseModel):
     """Epochs of fine-tuning the shared weights."""
     lr: OptionalNumber = None
     """Learning rate of the retraining."""
+    finetune_lr: OptionalNumber = None
+    """Learning rate of the shared weights."""
     batch_size: OptionalCount = None
     """Examples per step."""
 
 
-def recipe(options: RecipeOptions) -> Any:
-    """Return the recipe that the flags ask for; None where they leave all to the default."""
-    raise NotImplementedError(patterns)
+def recipe(options: RecipeOptions, model: Any) -> Any:
+    """Return the network's documented recipe, with what the flags say in its place.
+
+    Raises:
+        WalnutError: bits that are not a whole number.
+    """
+    from dataclasses import replace
+
+    from walnut.recipes.compress import recipe_for
+
+    given: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in RecipeOptions.model_fields
+        if getattr(options, name) not in (None, ())
+    }
+    if options.density:
+        given["density"] = _one_or_more(patterns(options.density))
+    if options.bits:
+        given["bits"] = _one_or_more({k: _whole(v) for k, v in patterns(options.bits).items()})
+    return replace(recipe_for(model), **given)
+
+
+def _one_or_more(values: dict[str, Any]) -> Any:
+    """Return the number alone where it is for all weights."""
+    return values["*"] if set(values) == {"*"} else values
+
+
+def _whole(bits: float) -> int:
+    if bits != int(bits):
+        raise WalnutError(f"--bits: {bits:g} is not a whole number")
+    return int(bits)

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-_EVERY = 5.0  # seconds between two plain progress lines
+_EVERY = 5.0  # seconds between two plain progress lines on the same work
+_APART = 1.0  # and between any two
 
 
 class Screen:
@@ -25,8 +26,7 @@ class Screen:
         self.notes: list[str] = []
         self._out: TextIO = sys.stdout
         self._live: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._last: dict[str, float] = {}
+        self._last: tuple[str, float] = ("", -_EVERY)
 
     def say(self, text: str = "") -> None:
         """Print a line for people on standard output."""
@@ -45,13 +45,18 @@ class Screen:
         from rich.table import Table
 
         self.settle()
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
         for row in rows:
             table.add_row(*(str(cell) for cell in row))
         width = None if self._out.isatty() else 200
-        Console(file=self._out, highlight=False, markup=False, width=width).print(table)
+        console = Console(file=self._out, highlight=False, markup=False, width=width)
+        with console.capture() as drawn:
+            console.print(table)
+        lines = [line.rstrip() for line in drawn.get().splitlines()]
+        text = "\n".join(line for line in lines if line)
+        print(f"{title}\n{text}\n" if title else f"{text}\n", file=self._out, flush=True)
 
     def document(self, content: Any) -> None:
         """Print the one JSON document."""
@@ -81,7 +86,7 @@ class Screen:
         """Take the live display away, so that lines can be printed."""
         if self._live is not None:
             self._live.stop()
-            self._live, self._tasks = None, {}
+            self._live = None
 
     def _draw(self, what: str, done: int, total: int) -> None:
         from rich.console import Console
@@ -91,16 +96,16 @@ class Screen:
             columns = (*Progress.get_default_columns()[:3], TimeElapsedColumn())
             self._live = Progress(*columns, console=Console(file=sys.stderr), transient=True)
             self._live.start()
-        if what not in self._tasks:
-            self._tasks[what] = self._live.add_task(what, total=total)
-        self._live.update(self._tasks[what], completed=done, total=total, visible=done < total)
+            self._live.add_task(what, total=total)
+        self._live.update(self._live.task_ids[0], description=what, completed=done, total=total)
 
     def _write(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done < total and now - self._last.get(what, -_EVERY) < _EVERY:
-            return
-        self._last[what] = math.inf if done >= total else now
-        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+        now, line = time.monotonic(), f"{what}: {done}/{total}"
+        before, when = self._last
+        soon = now - when < (_EVERY if before.startswith(f"{what}: ") else _APART)
+        if line != before and (done >= total or not soon):
+            self._last = (line, now)
+            print(line, file=sys.stderr, flush=True)
 
 
 def plain(content: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .screen import Screen
@@ -12,22 +12,17 @@ _MISSING = "–"
 
 
 def percent(share: Any) -> str:
-    """Return a share as a percentage; an interval, where there is one, as ± half its width.
+    """Return a share, or a record of one, as a percentage.
 
-    >>> percent(0.985), percent({"value": 0.5, "low": 0.46, "high": 0.54})
-    ('98.50 %', '50.0 ±4.0 %')
+    >>> percent(0.985), percent({"value": 0.5, "low": 0.46, "high": 0.54}), percent(None)
+    ('98.5', '50.0', '–')
     """
-    if share is None:
-        return _MISSING
-    if isinstance(share, Mapping):
-        if "low" not in share:
-            return percent(share["value"])
-        return f"{100 * share['value']:.1f} ±{50 * (share['high'] - share['low']):.1f} %"
-    return f"{100 * share:.2f} %"
+    value = share.get("value") if isinstance(share, Mapping) else share
+    return _MISSING if value is None else f"{100 * value:.1f}"
 
 
 def size(count: int | None) -> str:
-    """Return a number of bytes with thin groups of three.
+    """Return a number of bytes in groups of three.
 
     >>> size(1066440), size(None)
     ('1 066 440', '–')
@@ -35,44 +30,49 @@ def size(count: int | None) -> str:
     return _MISSING if count is None else f"{count:,}".replace(",", " ")
 
 
-def _latency(latency: Mapping[str, Any] | None) -> str:
-    if not latency:
-        return _MISSING
-    return f"{latency['median_ms']:.2f} ms (×{latency.get('ratio_to_dense', 1.0):.2f})"
-
-
 def forms_table(screen: Screen, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     """Print one row per form of a network: its size, its cost, and how easily it is fooled."""
     attacks = list(dict.fromkeys(name for row in rows for name in row.get("attacks", {})))
-    columns: list[tuple[str, Any]] = [
-        ("bytes", lambda r: size(r["bytes"]) if "bytes" in r else None),
-        ("ratio", lambda r: f"{r['ratio']:.1f}×" if r.get("ratio") else None),
-        ("parameters", lambda r: size(r["parameters"]) if "parameters" in r else None),
-        ("non-zeros", lambda r: size(r["nonzeros"]) if "nonzeros" in r else None),
-        ("latency", lambda r: _latency(r["latency"]) if r.get("latency") else None),
-        ("clean", lambda r: percent(r["clean"]) if r.get("clean") else None),
-        *((_under(name, rows), _robust(name)) for name in attacks),
-        ("from dense", lambda r: percent(r["transfer_from_dense"]) if r.get("transfer_from_dense") else None),
-    ]  # fmt: skip
-    used = [(name, cell) for name, cell in columns if any(cell(row) is not None for row in rows)]
+    columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+        ("bytes", lambda row: size(row.get("bytes"))),
+        ("ratio", lambda row: f"{row['ratio']:.1f}×" if "ratio" in row else _MISSING),
+        ("parameters", lambda row: _MISSING if "bytes" in row else size(row.get("parameters"))),
+        ("non-zeros", lambda row: size(row.get("nonzeros"))),
+        ("ms", lambda row: f"{row['latency']['median_ms']:.2f}" if "latency" in row else _MISSING),
+        ("clean", lambda row: percent(row.get("clean"))),
+        *((name, _robust(name)) for name in attacks),
+        ("dense's", lambda row: percent(row.get("transfer_from_dense"))),
+    ]
+    used = [(name, cell) for name, cell in columns if any(cell(row) != _MISSING for row in rows)]
     screen.table(
         title,
         ["", *(name for name, _ in used)],
-        ([row["form"], *(cell(row) or _MISSING for _, cell in used)] for row in rows),
+        ([row["form"], *(cell(row) for _, cell in used)] for row in rows),
     )
+    for line in _legend(rows, [name for name, _ in used]):
+        screen.say(line)
 
 
-def _under(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    radii = {row["attacks"][name]["eps"] for row in rows if name in row.get("attacks", {})}
-    return f"{name} {shown(radii.pop())}" if len(radii) == 1 else name
+def _robust(name: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: percent(row.get("attacks", {}).get(name, {}).get("robust"))
 
 
-def _robust(name: str) -> Any:
-    def cell(row: Mapping[str, Any]) -> str | None:
-        found = row.get("attacks", {}).get(name)
-        return percent(found["robust"]) if found else None
-
-    return cell
+def _legend(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Return what the columns mean, as far as their names do not say it."""
+    tried = [attack for row in rows for attack in row.get("attacks", {}).values()]
+    shares = [row.get("clean") for row in rows] + [attack["robust"] for attack in tried]
+    widths = [50 * (s["high"] - s["low"]) for s in shares if s and "low" in s]
+    radii = sorted({attack["eps"] for attack in tried})
+    lines = []
+    if "ms" in columns:
+        lines.append("ms: one example, median of many passes")
+    if widths:
+        lines.append(f"accuracies in %, at most ±{max(widths):.1f} (95 %)")
+    if radii:
+        lines[-1] += f"; attacked at eps {', '.join(shown(radius) for radius in radii)}"
+    if "dense's" in columns:
+        lines.append("dense's: accuracy on the examples that PGD made against the dense network")
+    return lines
 
 
 def transfer_tables(screen: Screen, tables: Iterable[Mapping[str, Any]]) -> None:
@@ -86,7 +86,8 @@ def transfer_tables(screen: Screen, tables: Iterable[Mapping[str, Any]]) -> None
         for extra in ("clean", "noise"):
             if table.get(extra):
                 cells.append([extra, *(f"{100 * _value(v):.1f}" for v in table[extra])])
-        title = f"accuracy in % on examples made against … (eps {shown(table['eps'])})"
+        how = f"{table['method']}, " if "method" in table else ""
+        title = f"accuracy in % on examples made against … ({how}eps {shown(table['eps'])})"
         screen.table(title, ["", *names], cells)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from walnut.core.errors import WalnutError
 
-from .options import Options
+from .options import DataOptions, Options
 from .run import Run
 from .tables import history_table, percent
 from .values import KeyValues, OptionalCount, OptionalNumber, arguments, one
@@ -14,8 +14,8 @@ from .values import KeyValues, OptionalCount, OptionalNumber, arguments, one
 FOLDER = True
 
 
-class Config(Options):
-    """Train a registered network; the weights that did best on the validation split are kept.
+class Config(DataOptions, Options):
+    """Train a registered network by its documented recipe, or with what is given in its place.
 
     Example: walnut train --net lenet-5 --data mnist --epochs 12
     """
@@ -26,8 +26,6 @@ class Config(Options):
     """Another name for --net."""
     net_arg: KeyValues = ()
     """An argument of the network, such as width=32."""
-    data: Annotated[str, one("SPEC")] = "digits"
-    """digits, mnist, fashion_mnist, cifar10, folder:PATH or npz:PATH."""
     epochs: OptionalCount = None
     """Passes over the training split."""
     lr: OptionalNumber = None
@@ -57,6 +55,6 @@ def run(config: Config, run: Run) -> None:
     )
     run.deliver(run.written())
     history_table(run.screen, result.history)
-    run.screen.say(f"validation accuracy {percent(result.validation)}")
-    run.screen.say(f"test accuracy       {percent(result.test)}")
+    run.screen.say(f"validation accuracy {percent(result.validation)} %")
+    run.screen.say(f"test accuracy       {percent(result.test)} %")
     run.screen.say(f"weights             {result.path}")

@@ -8,7 +8,7 @@ import tyro
 
 from walnut.core.errors import WalnutError
 
-from .options import DataOptions, Options
+from .options import ExampleOptions, Options
 from .run import Run, network_name, resolve
 from .tables import transfer_tables
 from .values import EpsList, KeyValues, Names, OptionalPath, OptionalText
@@ -19,7 +19,7 @@ FOLDER = True
 Specs = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=SPEC")]
 
 
-class Config(DataOptions, Options):
+class Config(ExampleOptions, Options):
     """Make adversarial examples on each network and try them on all: one table per radius.
 
     Example: walnut transfer --models A=a.walnut B=b.walnut --data mnist --eps 0.05 0.1 0.2

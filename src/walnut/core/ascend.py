@@ -71,7 +71,8 @@ class Climb:
         z, memory = state
         step, memory = self.direction.update(seen, memory)
         size = self.step_size * self.decay(progress).reshape(-1, *[1] * (z.ndim - 1))
-        return self.constraint.project(z + size * step, self.image.start(x0)), memory
+        moved = torch.addcmul(z, step, size.to(z.dtype))
+        return self.constraint.project(moved, self.image.start(x0)), memory
 
 
 def ascend(

@@ -44,7 +44,7 @@ class linf:
 
     def project(self, x: Float[Tensor, " b *d"], x0: Float[Tensor, " b *d"]) -> Tensor:
         """Clip the difference."""
-        return x0 + (x - x0).clamp(-self.eps, self.eps)
+        return (x - x0).clamp_(-self.eps, self.eps).add_(x0)
 
     def sample(self, x0: Float[Tensor, " b *d"], draws: Draws) -> Tensor:
         """Return a point uniform in the cube."""

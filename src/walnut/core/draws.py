@@ -10,6 +10,8 @@ Steele et al. 2014 as the hash.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from jaxtyping import Int
@@ -53,23 +55,37 @@ class Draws:
     (4, 2)
     """
 
-    def __init__(self, keys: Int[Tensor, " b"]) -> None:
-        self.keys = keys
+    def __init__(self, keys: Callable[[], Int[Tensor, " b"]]) -> None:
+        self._make = keys
         self._call = 0
+
+    @cached_property
+    def keys(self) -> Int[Tensor, " b"]:
+        """The rows' keys, made when they are first needed: many an attack draws nothing."""
+        return self._make()
 
     @classmethod
     def of(cls, x: Tensor, seed: int) -> Draws:
         """Return the streams of the examples ``x`` (b, ...) under ``seed``."""
-        return cls(content_keys(x)).fold(seed)
+        return cls(lambda: content_keys(x)).fold(seed)
+
+    @classmethod
+    def keyed(cls, keys: Int[Tensor, " b"]) -> Draws:
+        """Return the streams of rows that carry numbers of their own."""
+        return cls(lambda: keys)
 
     def fold(self, number: int | Tensor) -> Draws:
         """Return new, independent streams for a number: a step, a restart (int, or one per row)."""
-        offset = torch.as_tensor(number, dtype=torch.int64, device=self.keys.device)
-        return Draws(_mix(self.keys ^ _mix((offset + 1) * _GOLDEN)))
+
+        def folded() -> Tensor:
+            offset = torch.as_tensor(number, dtype=torch.int64, device=self.keys.device)
+            return _mix(self.keys ^ _mix((offset + 1) * _GOLDEN))
+
+        return Draws(folded)
 
     def rows(self, index: Tensor) -> Draws:
         """Return the streams of some of the rows, at the same call."""
-        some = Draws(self.keys[index])
+        some = Draws(lambda: self.keys[index])
         some._call = self._call
         return some
 

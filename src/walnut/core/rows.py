@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
-from .draws import Draws, content_keys
+from .draws import Draws
 from .errors import WalnutError
 from .frozen import frozen
 from .queried import Queried, label_error
@@ -110,7 +110,7 @@ class _Work:
     def __init__(self, run: Run, method: Method, model: Queried, x: Tensor, y: Tensor) -> None:
         n = len(x)
         self.run, self.method, self.model, self.x, self.y = run, method, model, x, y
-        self.keys = Draws(content_keys(x)).fold(run.seed).keys
+        self.draws = Draws.of(x, run.seed)
         self.entered = 0
         self.batch: _Batch | None = None
         self.out = x.clone()
@@ -123,7 +123,7 @@ class _Work:
 
     # -- rows in --------------------------------------------------------------------------------
     def _draws(self, index: Tensor, restart: Tensor, step: Tensor) -> Draws:
-        return Draws(self.keys[index]).fold(restart).fold(step)
+        return self.draws.rows(index).fold(restart).fold(step)
 
     def _enter(self, index: Tensor, restart: Tensor) -> _Batch:
         x0, step = self.x[index], torch.zeros_like(index)
@@ -199,7 +199,12 @@ class _Work:
             (success == batch.best_success) & (values > batch.best_value)
         )
         better = counts & ~batch.decided & (better | (not self.run.keep_best))
-        if bool(better.any()):
+        if bool(better.all()):
+            batch.best_x, batch.best_success = point, success
+            batch.best_value = values.to(batch.best_value)
+            self.success[batch.index] = success
+            self.prediction[batch.index] = logits.argmax(1)
+        elif bool(better.any()):
             wide = better.reshape(-1, *[1] * (point.ndim - 1))
             batch.best_x = torch.where(wide, point, batch.best_x)
             batch.best_value = torch.where(better, values.to(batch.best_value), batch.best_value)

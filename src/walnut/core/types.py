@@ -145,14 +145,14 @@ def perturbation_norms(x: Tensor, x0: Tensor) -> dict[str, Tensor]:
 
     L0 counts changed entries (not pixels).
     """
-    delta = (x.detach().double() - x0.detach().double()).flatten(1)
+    delta = (x.detach() - x0.detach()).flatten(1)
     if delta.shape[1] == 0 or delta.shape[0] == 0:
         zero = torch.zeros(len(delta), dtype=torch.float64, device=delta.device)
         return {"linf": zero, "l2": zero, "l1": zero, "l0": zero}
     size = delta.abs()
     return {
-        "linf": size.amax(1),
-        "l2": delta.norm(dim=1),
-        "l1": size.sum(1),
-        "l0": (size > 0).sum(1).double(),
+        "linf": size.amax(1).double(),
+        "l2": delta.square().sum(1, dtype=torch.float64).sqrt(),
+        "l1": size.sum(1, dtype=torch.float64),
+        "l0": delta.count_nonzero(1).double(),
     }

@@ -48,8 +48,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise WalnutError(f"there is no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with path.open("rb") as handle:
+            file = np.load(handle, allow_pickle=False)
+            if isinstance(file, np.ndarray):
                 raise WalnutError(f"{path} is a single array: save x and y with np.savez")
             return {key: file[key] for key in file.files}
     except WalnutError:

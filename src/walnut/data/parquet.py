@@ -124,13 +124,13 @@ def _table(path: Path) -> Any:
         raise WalnutError(f"{path} is not a sound Parquet file: {error!s:.200}") from error
 
 
-def _decoded(encoded: list[bytes], shape: tuple[int, int, int], path: Path) -> np.ndarray:
+def _decoded(encoded: list[bytes | None], shape: tuple[int, int, int], path: Path) -> np.ndarray:
     channels, height, width = shape
     mode = "L" if channels == 1 else "RGB"
     pixels = np.empty((len(encoded), height, width, channels), np.uint8)
     for i, data in enumerate(encoded):
         try:
-            image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG",))
+            image: Image.Image = Image.open(io.BytesIO(data or b""), formats=("PNG",))
             if image.size != (width, height):
                 raise WalnutError(f"{path}: image {i} is {image.size}, not {(width, height)}")
             image = image if image.mode == mode else image.convert(mode)

@@ -150,7 +150,13 @@ def batch_size(model: Model, x: Float[Tensor, " b *d"], *, rows: int = 16) -> Fi
     """Say whether an example's answer depends on the others in its batch."""
     x = x[:rows]
     together = model(x)
-    alone = torch.cat([model(row[None]) for row in x])
+    try:
+        alone = torch.cat([model(row[None]) for row in x])
+    except (RuntimeError, ValueError) as error:  # batch norm in train mode, for one
+        line = str(error).strip().partition("\n")[0]
+        return Finding(
+            "batch", "wrong", f"one example alone is not answered: {line}", "call model.eval()"
+        )
     gap = float((together - alone).abs().max() / together.abs().max().clamp(min=1e-12))
     if gap > 1e-3:
         return Finding(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ _BY_FEATURES = {64: (1, 8, 8), 784: (1, 28, 28), 3072: (3, 32, 32)}
 _STATE_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
+@runtime_checkable
 class Data(Protocol):
     """What a network must fit: the shape of an input, and the names of the classes."""
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
-from walnut.core.files import write_atomically
+from walnut.core.files import write_bytes
 
 _METADATA_KEY = "walnut"
 _NAMED = 5  # how many names an error message lists
@@ -204,4 +204,4 @@ def save(model: nn.Module, path: str | Path) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     description = getattr(model, "description", None)
     metadata = {_METADATA_KEY: json.dumps(description)} if description else None
-    write_atomically(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
+    write_bytes(Path(path), to_bytes(tensors, metadata))

@@ -104,11 +104,16 @@ def robustness_words(first: Record, last: Record, name: str) -> list[str]:
             f"Under {attack} the {form} and the {before} network differ by less than "
             f"{number_of(now)} can tell (their 95\u00a0% intervals overlap)."
         ]
-    how = "easier" if now["value"] < was["value"] else "harder"
     gap = points(now["value"] - was["value"])
+    if now["value"] < was["value"]:
+        return [
+            f"The {form} network is easier to fool than the {before} one: {attack} leaves it {gap} "
+            "less, beyond the 95\u00a0% intervals."
+        ]
     return [
-        f"The {form} network is {how} to fool than the {before} one: {attack} leaves it {gap} "
-        f"{'less' if how == 'easier' else 'more'}, beyond the 95\u00a0% intervals."
+        f"The {form} network looks harder to fool than the {before} one: {attack} leaves it {gap} "
+        "more, beyond the 95\u00a0% intervals. That can also mean that the attack got stuck on it: "
+        f"see what examples made against the {before} network leave."
     ]
 
 

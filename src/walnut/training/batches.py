@@ -62,7 +62,7 @@ class Batches:
         for index in rows.split(self.batch_size)[start:]:
             x = self.x[index]
             if self.augment is not None:
-                x = self.augment(x, Draws(index).fold(self.seed).fold(epoch))
+                x = self.augment(x, Draws.keyed(index).fold(self.seed).fold(epoch))
             yield x, self.y[index]
 
     def identity(self) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
-from walnut.core.files import write_atomically
+from walnut.core.files import write_bytes
 
 _KEY = "walnut-training"
 
@@ -70,8 +70,7 @@ def save(
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     header = {"identity": identity, "position": asdict(position), "optimizer": numbers}
-    metadata = {_KEY: json.dumps(header)}
-    write_atomically(path, lambda temporary: save_file(own, temporary, metadata))
+    write_bytes(path, to_bytes(own, {_KEY: json.dumps(header)}))
 
 
 @dataclass(frozen=True)

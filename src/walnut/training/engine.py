@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from walnut.core.errors import WalnutError
 Result = TypeVar("Result")
 
 
+@runtime_checkable
 class Worker(Protocol):
     """One process of a training."""
 
@@ -42,6 +43,7 @@ class Worker(Protocol):
         ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """What starts the processes of a training."""
 
@@ -94,7 +96,15 @@ class fabric:
                 "training on several devices needs Lightning Fabric: pip install 'walnut-nn[dist]'"
             ) from error
         started = Fabric(accelerator=self.accelerator, devices=self.devices, strategy=self.strategy)
-        return started.launch(lambda there: work(_FabricWorker(there)))
+        box: _Box = started.launch(lambda there: _Box(work(_FabricWorker(there))))
+        return box.content
+
+
+class _Box:
+    """What comes back from a process; Fabric looks into collections, and stumbles over some."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
 
 
 class _FabricWorker:

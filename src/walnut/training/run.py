@@ -1,4 +1,4 @@
-"""One run of the training loop in one process: its steps, epochs and """
+"""One run of the training loop in one process: its steps, epochs and"""
 
 from __future__ import annotations
 

@@ -71,7 +71,12 @@ class _Sorted:
             return np.concatenate([[0], steps, [len(x)]]), True
         equal = np.linspace(0, len(x), bins // 2 + 1).astype(np.int64)
         width = np.linspace(float(x[0]), float(x[-1]), bins // 2 + 1)[1:-1]
-        return np.unique(np.concatenate([equal, np.searchsorted(x, width)])), False
+        return np.unique(np.concatenate([equal, self.place(width)])), False
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        """Return how many of the values lie below each of ``values``."""
+        # In x's own dtype: numpy would convert all of x, at every call.
+        return np.searchsorted(self.x, values.astype(self.x.dtype))
 
     def _sums(self) -> tuple[np.ndarray, np.ndarray]:
         s, q = np.zeros(len(self.edges)), np.zeros(len(self.edges))
@@ -102,10 +107,11 @@ class _Sorted:
         return s, q
 
 
-def kmeans(values: Float[Tensor, "*n"], k: int) -> Clusters:
+def kmeans(values: Float[Tensor, "*n"], k: int, *, bins: int | None = None) -> Clusters:
     """Return the best k centroids of the values, or as good ones to within the returned ``gap``.
 
-    k: at least 1; with no more than k distinct values, they are the centroids.
+    k: at least 1; with no more than k distinct values, they are the centroids. bins: how many
+    distinct values are still clustered exactly; by default 16,384, or 128 for each centroid.
     Raises WalnutError for values that are not finite, and for none.
 
     >>> kmeans(torch.tensor([0.0, 0.1, 5.0, 5.2, 9.0]), 3).centroids
@@ -113,9 +119,8 @@ def kmeans(values: Float[Tensor, "*n"], k: int) -> Clusters:
     """
     if k < 1:
         raise WalnutError(f"k-means needs at least one centroid, not {k}")
-    data = _Sorted(values, max(BINS, 128 * k))
-    bins = len(data.edges) - 1
-    if data.exact and bins <= k:
+    data = _Sorted(values, bins or max(BINS, 128 * k))
+    if data.exact and len(data.edges) <= k + 1:
         return Clusters(torch.from_numpy(data.x[data.edges[:-1]].copy()).to(values.dtype), 0.0, 0.0)
     cuts = _best_cuts(data, k)
     places = data.edges[cuts]
@@ -202,7 +207,7 @@ def _polish(data: _Sorted, places: np.ndarray, steps: int) -> tuple[np.ndarray, 
     """Return boundaries after up to ``steps`` Lloyd steps, and the cost; empty clusters vanish."""
     for _ in range(steps):
         centroids = _means(data, places).numpy()
-        moved = np.searchsorted(data.x, (centroids[1:] + centroids[:-1]) / 2.0)
+        moved = data.place((centroids[1:] + centroids[:-1]) / 2.0)
         moved = np.unique(np.concatenate([[0], moved, [len(data.x)]]))
         if np.array_equal(moved, places):
             break
@@ -255,7 +260,7 @@ class lloyd:
         """Return at most k clusters: those that end empty are left out."""
         data = _Sorted(values, BINS)
         start = self.start(values, k).double().sort().values.numpy()
-        places = np.searchsorted(data.x, (start[1:] + start[:-1]) / 2.0)
+        places = data.place((start[1:] + start[:-1]) / 2.0)
         places = np.unique(np.concatenate([[0], places, [len(data.x)]]))
         places, cost = _polish(data, places, self.iterations)
         return Clusters(_means(data, places).to(values.dtype), cost, math.inf)

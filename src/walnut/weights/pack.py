@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from walnut import codec
 from walnut.core.errors import WalnutError
 from walnut.core.types import Packed
 
-from .represent import representations, weights
+from .represent import bake, representations, weights
 from .representation import decode
 
 
@@ -34,21 +35,17 @@ class Sizes:
 
 def baked_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the state dict that the network would have if it were baked; it stays as it is."""
-    state: dict[str, Tensor] = {}
-    made = weights(model)
-    represented = representations(model)
-    for key, value in model.state_dict().items():
-        head, mark, tail = f".{key}".partition(".parametrizations.")
-        name = f"{head}.{tail.split('.')[0]}".lstrip(".") if mark else key
-        if mark and name not in represented:
+    state = bake(copy.deepcopy(model)).state_dict()
+    for key, value in state.items():
+        head, mark, tail = key.partition("parametrizations.")
+        if mark:
             raise WalnutError(
-                f"{name} has a parametrization that is not walnut's: take it out before packing "
-                "(torch.nn.utils.parametrize.remove_parametrizations)"
+                f"{head}{tail.split('.')[0]} has a parametrization that is not walnut's: take it out "
+                "before packing (torch.nn.utils.parametrize.remove_parametrizations)"
             )
         if not isinstance(value, Tensor):
             raise WalnutError(f"{key} in the network's state is no tensor: it cannot be packed")
-        state[name] = made[name].detach() if mark else value
-    return state
+    return dict(state)
 
 
 def pack(

@@ -156,6 +156,10 @@ def representations(model: nn.Module) -> dict[str, tuple[Representation, ...]]:
 def _bake(module: nn.Module, key: str) -> None:
     if not is_represented(module, key):
         return
+    # torch deletes the property from the class, which copies of the module share: part them first.
+    kind = type(module)
+    own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+    module.__class__ = type(kind.__name__, kind.__bases__, own)
     parametrize.remove_parametrizations(module, key, leave_parametrized=True)
     order = getattr(module, _ORDER, ())
     for name in [n for n in order if n in module._parameters]:

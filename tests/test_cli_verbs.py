@@ -1,0 +1,311 @@
+"""The verbs on the digits, end to end: what they print, what they keep, that they go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from walnut.cli import doctor, main
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two networks that have learnt a little."""
+    folder = tmp_path_factory.mktemp("nets")
+    for name, words in {"a": ["softmax"], "b": ["lenet-300-100"]}.items():
+        words = ["train", "--net", *words, "--epochs", "3", "--quiet", "--out", str(folder / name)]
+        assert main(words) == 0
+    return {name: folder / name / "model.safetensors" for name in "ab"}
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
+    """Run a verb with --json and return its document, the only thing on standard output."""
+    capsys.readouterr()
+    code = main([*(str(word) for word in words), "--json"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return dict(json.loads(printed.out))
+
+
+def test_train_tells_and_keeps(
+    nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    words = ("train", "--net", "softmax", "--epochs", "3", "--out", "again")
+    first = run(capsys, *words)
+    assert [row["epoch"] for row in first["history"]] == [1, 2, 3]
+    assert first["rows"][0]["clean"]["value"] > 0.6
+    again, before = load_file("again/model.safetensors"), load_file(nets["a"])
+    assert all(torch.equal(again[name], before[name]) for name in before)  # by seed
+    assert run(capsys, *words)["history"] == first["history"]  # nothing is trained twice
+    assert main([*words[:3], "--epochs", "3", "--seed", "1", "--quiet", "--out", "other"]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    other = load_file("other/model.safetensors")
+    assert not all(torch.equal(other[name], before[name]) for name in before)
+
+
+def test_train_takes_arguments_of_the_network(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    words = ["train", "--model", "small-cnn", "--net-arg", "width=4", "--net-arg", "hidden=8"]
+    found = run(capsys, *words, "--epochs", "1", "--batch-size", "500")
+    state = load_file(Path(found["out"]) / "model.safetensors")
+    assert state["0.weight"].shape[0] == 4
+
+
+@pytest.mark.parametrize("attack", ["noise", "fgsm", "bim", "pgd", "mi-fgsm", "di-fgsm"])
+def test_attack(
+    nets: dict[str, Path], attack: str, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    found = run(
+        capsys, "attack", "--model", nets["b"], "--attack", attack, "--eps", "32/255", "--examples", "40"
+    )  # fmt: skip
+    (row,) = found["rows"]
+    assert row["form"] == "b"
+    entry = row["attacks"][attack]
+    assert entry["eps"] == 32 / 255
+    assert entry["robust"]["total"] == 40
+    folder = Path(found["out"])
+    assert (folder / "report.html").is_file()
+    with np.load(folder / "pictures.npz") as arrays:
+        assert np.abs(arrays["perturbation"]).max() <= 32 / 255 + 1e-6
+    share = entry["robust"]["value"] / row["clean"]["value"]
+    assert share > 0.8 if attack == "noise" else share < 0.8
+
+
+def test_attack_flags_reach_the_attack(
+    nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    words = ("attack", "--model", nets["a"], "--examples", "20")
+    found = run(capsys, *words, "--norm", "l2", "--eps", "0.5", "--steps", "7", "--restarts", "2",
+                "--step-size", "0.2", "--seed", "3")  # fmt: skip
+    record = found["rows"][0]["attacks"]["pgd"]["attack"]
+    for part in ("l2(eps=0.5)", "steps=7", "restarts=2", "step_size=0.2", "seed=3"):
+        assert part in record
+    found = run(capsys, *words, "--targeted", "3", "--eps", "0.5")
+    assert found["rows"][0]["attacks"]["pgd"]["reached_target"] > 0.5
+    assert main([*map(str, words), "--targeted", "eleven"]) == 2
+    assert "there is no class 'eleven'" in capsys.readouterr().err
+
+
+def test_eps_of_eight_is_refused(
+    nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    assert main(["attack", "--model", str(nets["a"]), "--eps", "8"]) == 2
+    assert "8/255" in capsys.readouterr().err
+
+
+def test_transfer(
+    nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    words = [
+        "transfer",
+        "--model",
+        f"A={nets['a']}",
+        "--model",
+        f"B={nets['b']}",
+        "--examples",
+        "60",
+    ]
+    words += ["--eps", "0.1", "64/255", "--out", "t"]
+    found = run(capsys, *words)
+    assert [table["eps"] for table in found["transfer"]] == [0.1, 64 / 255]
+    for table in found["transfer"]:
+        assert table["names"] == ["A", "B"]
+        own = [table["accuracy"][i][i] for i in range(2)]
+        assert own[0] <= table["accuracy"][1][0]  # fooled most by its own examples
+        assert own[1] <= table["accuracy"][0][1]
+    assert main([*words, "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy in % on examples made against … (pgd, eps 0.1)" in said
+    assert "against A" in said
+    assert "page t/report.html" in said
+
+
+def test_show_a_safetensors_file(nets: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    found = run(capsys, "show", nets["a"])
+    rows = {row["name"]: row for row in found["tensors"]}
+    assert rows["linear.weight"]["shape"] == [10, 64]
+    assert rows["linear.weight"]["bytes"] == 2560
+    assert rows["linear.weight"]["bits_per_weight"] == 32
+    assert found["total"]["weights"] == 650
+    assert found["total"]["file_bytes"] == nets["a"].stat().st_size
+    assert found["description"]["net"] == "softmax"
+    assert main(["show", str(nets["a"])]) == 0
+    assert "650 weights in" in capsys.readouterr().out
+
+
+def test_show_counts_zeros_and_values(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    w = torch.tensor([[0.0, 1.0, 1.0, 2.0]], dtype=torch.float16)
+    save_file({"w": w, "empty": torch.zeros(0)}, "x.safetensors")
+    torch.save({"state_dict": {"w": w}}, "x.pt")
+    for name in ("x.safetensors", "x.pt"):
+        found = run(capsys, "show", name, "--out", "shown")
+        row = next(row for row in found["tensors"] if row["name"] == "w")
+        assert (row["sparsity"], row["distinct"], row["bytes"], row["dtype"]) == (
+            0.25,
+            3,
+            8,
+            "float16",
+        )
+        assert json.loads(Path("shown/result.json").read_text()) == found
+
+
+def test_show_refuses_what_is_no_weights(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    class Anything:
+        def __reduce__(self):
+            return (print, ("run from a pickle",))
+
+    Path("text.walnut").write_text("no")
+    Path("text.safetensors").write_text("no")
+    torch.save(Anything(), "code.pt")
+    for name in ("text.walnut", "text.safetensors", "code.pt"):
+        assert main(["show", name]) == 2
+        printed = capsys.readouterr()
+        assert "run from a pickle" not in printed.out
+        assert printed.err.startswith("walnut: error: ")
+        assert printed.err.count("\n") == 1
+        assert name in printed.err
+
+
+def test_report_writes_the_page_again(
+    nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    words = ("attack", "--model", nets["a"], "--examples", "20", "--attack", "fgsm", "--out", "run")
+    run(capsys, *words)
+    before = Path("run/report.html").read_text()
+    assert "walnut attack --model" in before  # the page says how it was made
+    Path("run/report.html").unlink()
+    assert run(capsys, "report", "run")["page"] == "run/report.html"
+    assert Path("run/report.html").read_text() == before
+    assert run(capsys, "report", "run", "--out", "elsewhere")["page"] == "elsewhere/report.html"
+    Path("run/result.json").write_text("{")
+    assert main(["report", "run"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_doctor_looks_at_packages_and_a_network(
+    nets: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "probe", lambda module, **_: "")
+    monkeypatch.delenv("WALNUT_DATA", raising=False)
+    found = run(capsys, "doctor", "--model", nets["b"])
+    rows = {row["what"]: row for row in found["findings"]}
+    assert found["wrong"] == 0
+    assert rows["torch"]["sentence"] == torch.__version__
+    assert rows["range"]["level"] == "good"
+
+
+def test_doctor_exits_with_1_when_something_is_wrong(
+    nets: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    elsewhere: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(doctor, "probe", lambda module, **_: "")
+    monkeypatch.delenv("WALNUT_DATA", raising=False)
+    Path("mine.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.Softmax(1))\n"
+    )
+    assert main(["doctor", "--model", "mine.py:net", "--quiet"]) == 1
+    said = capsys.readouterr().out
+    assert "WRONG" in said
+    assert "returns probabilities" in said
+    assert "outputs: return logits" in said
+    monkeypatch.setenv("WALNUT_DATA", "nowhere")
+    assert main(["doctor", "--quiet"]) == 1
+    assert "nowhere is not a folder" in capsys.readouterr().out
+
+
+def test_a_broken_wheel_is_seen_and_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Path
+) -> None:
+    broken = {
+        "raises_runtime": "raise RuntimeError('operator torchvision::nms does not exist')",
+        "raises_exit": "raise SystemExit(3)",
+        "dies": "import os; os.abort()",
+        "hangs": "import time; time.sleep(60)",
+        "sound": "",
+    }
+    for name, text in broken.items():
+        Path(f"{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(elsewhere))
+    assert (
+        doctor.probe("raises_runtime") == "RuntimeError: operator torchvision::nms does not exist"
+    )
+    assert doctor.probe("raises_exit") == "its import ended with code 3"
+    assert "ended the interpreter (signal 6)" in doctor.probe("dies")
+    assert doctor.probe("hangs", timeout=0.5) == "its import took more than 0.5 seconds"
+    assert doctor.probe("sound") == ""
+    assert "No module named" in doctor.probe("absent_altogether")
+
+
+def test_torchvision_is_odd_and_never_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.28.0")
+    monkeypatch.setattr(doctor, "probe", lambda module, **_: "RuntimeError: no nms")
+    (line,) = doctor._package("torchvision")
+    assert line.level == "odd"
+    assert "0.28.0 is installed but broken: RuntimeError: no nms" in line.sentence
+    (line,) = doctor._package("torch")
+    assert line.level == "wrong"
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    monkeypatch.setattr(doctor, "_findable", lambda module: False)
+    assert doctor._package("torchvision") == []
+    (line,) = doctor._package("pyarrow")
+    assert 'pip install "walnut-nn[parquet]"' in line.sentence
+
+
+def test_compress_and_show(
+    nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    words = [
+        "compress",
+        "--model",
+        nets["b"],
+        "--density",
+        "0.2",
+        "--density",
+        "*3*=0.5",
+        "--bits",
+        "3",
+    ]
+    words += ["--rounds", "1", "--epochs", "1", "--finetune-epochs", "1", "--out", "c"]
+    found = run(capsys, *words)
+    assert [row["form"] for row in found["rows"]] == ["dense", "pruned", "shared", "packed"]
+    for part in ("rounds=1", "bits=3", "'*': 0.2", "'*3*': 0.5"):
+        assert part in found["config"]["recipe"]
+    shown = run(capsys, "show", "c/packed.walnut")
+    assert shown["description"]["net"] == "lenet-300-100"
+    assert shown["total"]["file_bytes"] == Path("c/packed.walnut").stat().st_size
+    rows = {row["name"].partition("/")[0]: row for row in shown["tensors"]}
+    assert len(rows) == 6
+    assert sum(row["bytes"] for row in shown["tensors"]) < shown["total"]["file_bytes"]
+    assert main([str(word) for word in words]) == 0  # goes on, that is: is done at once
+    assert "file c/packed.walnut" in capsys.readouterr().out
+    assert main(["compress", "--model", str(nets["b"]), "--bits", "2.5"]) == 2
+    assert "--bits: 2.5 is not a whole number" in capsys.readouterr().err
+
+
+def test_audit(nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    Path("run.yaml").write_text(
+        "density: 0.3\nrounds: 1\nepochs: 1\nfinetune-epochs: 1\nexamples: 50\neps: [16/255, 32/255]\n"
+    )
+    words = ["audit", "--model", str(nets["b"]), "--config", "run.yaml", "--out", "a"]
+    found = run(capsys, *words)
+    assert [row["form"] for row in found["rows"]] == ["dense", "pruned", "shared", "packed"]
+    assert [table["eps"] for table in found["transfer"]] == [16 / 255, 32 / 255]
+    assert found["config"]["density"] == ["0.3"]
+    page = Path("a/report.html").read_text()
+    assert "walnut audit" in page
+    assert main([*words, "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert max(len(line) for line in said.splitlines()) <= 100
+    for part in ("packed", "non-zeros", "eps 32/255", "against dense", "page a/report.html"):
+        assert part in said
