@@ -213,9 +213,7 @@ class _Work:
             self.prediction[batch.index[better]] = logits.argmax(1)[better]
         # a pass without gradients over the very point that is returned is the fresh check of it
         self.checked[batch.index] = torch.where(
-            better,
-            not values.requires_grad and not torch.is_grad_enabled(),
-            self.checked[batch.index],
+            better, not torch.is_grad_enabled(), self.checked[batch.index]
         )
         if self.run.early_stop:
             batch.decided = batch.decided | success

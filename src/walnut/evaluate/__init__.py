@@ -1,6 +1,6 @@
 """The bench under the levers: accuracy, robustness, transfer, cost."""
 
-from .accuracy import Robustness, Share, accuracy, predict, robust_accuracy
+from .accuracy import Robustness, Share, accuracy, correct, predict, robust_accuracy
 from .cost import Cost, Latency, cost, latency
 from .transfer import TransferTable, transfer_table
 
@@ -11,6 +11,7 @@ __all__ = [
     "Share",
     "TransferTable",
     "accuracy",
+    "correct",
     "cost",
     "latency",
     "predict",

@@ -88,7 +88,7 @@ class Recipe:
 
 
 RECIPES = {
-    "lenet-300-100": Recipe(density=0.06, rounds=4, epochs=5, bits=4, finetune_epochs=3),
+    "lenet-300-100": Recipe(density=0.08, rounds=4, epochs=5, bits=4, finetune_epochs=3),
     "lenet-5": Recipe(
         density=0.06, rounds=3, epochs=3, bits=4, finetune_epochs=2, weight_decay=5e-4
     ),

@@ -1,0 +1,102 @@
+"""What the documentation shows is what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import importlib
+import io
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+import walnut
+from walnut.cli.entry import VERBS
+from walnut.cli.helptext import regenerated
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "src").rglob("*.py")
+    if ">>>" in path.read_text(encoding="utf-8")
+)
+BLOCK = re.compile(r"```python\n(?P<code>.*?)```\n(?:\n```text\n(?P<output>.*?)```)?", re.DOTALL)
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def alike(said: str, shown: str) -> bool:
+    """Say whether two texts agree: in words exactly, in numbers to 5 % or 3 units.
+
+    Another processor rounds otherwise, and a training carries that on.
+    """
+    if NUMBER.sub("#", said).split() != NUMBER.sub("#", shown).split():
+        return False
+    pairs = zip(NUMBER.findall(said), NUMBER.findall(shown), strict=True)
+    return all(abs(float(a) - float(b)) <= max(3.0, 0.05 * float(b)) for a, b in pairs)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_a_page_runs_and_prints_what_it_shows(page: Path, elsewhere: Path) -> None:
+    space: dict[str, object] = {"__name__": "__page__"}
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(compile(block["code"], page.name, "exec"), space)
+        if block["output"] is not None:
+            assert alike(said.getvalue(), block["output"]), said.getvalue()
+
+
+def test_agreement_is_of_words_and_nearly_of_numbers() -> None:
+    assert alike("clean 98.6 % at 13646\n", "clean 97.0 %  at 13600")
+    assert not alike("clean 98.6", "noise 98.6")
+    assert not alike("clean 98.6", "clean 80.0")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name: str, elsewhere: Path) -> None:
+    failed = doctest.testmod(importlib.import_module(name)).failed
+    assert failed == 0
+
+
+def test_every_module_with_examples_was_found() -> None:
+    assert len(MODULES) >= 15
+    assert "walnut.attacks.gradient" in MODULES
+
+
+def test_help_texts_are_up_to_date() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert regenerated(page) == page, "run: make docs"
+    assert all(f"<!-- help: {verb} -->" in page for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_dependency_has_its_reason() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    optional = project["project"]["optional-dependencies"] | project["dependency-groups"]
+    named = [*project["project"]["dependencies"], *itertools.chain(*optional.values())]
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").lower()
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().replace("_", "-")
+    for requirement in named:
+        name = re.split(r"[<>=\[;]", requirement)[0].strip().lower()
+        assert name in page, f"docs/dependencies.md does not say what {name} is for"
+        assert f"\n{name}==" in pins, f"constraints.txt does not pin {name}"
+
+
+def test_the_version_stands_once() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", walnut.__version__)
+    assert (
+        walnut.__version__
+        not in (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool")[0]
+    )
