@@ -214,7 +214,7 @@ def test_crafted_files_never_crash_hang_or_take_much_memory(small: Path) -> None
     try:
         honest = peak_of(lambda: codec.read(small))
         start, slowest, largest = time.monotonic(), 0.0, 0
-        for content in mutations(data, 2000):
+        for content in mutations(data, 1000):
             crafted.write_bytes(content)
             begin = time.monotonic()
             largest = max(largest, peak_of(lambda: codec.read(crafted)))
@@ -240,7 +240,7 @@ def test_mutated_bodies_under_an_honest_header(small: Path, coders: tuple) -> No
     crafted = small.with_name("crafted.walnut")
     shapes = {n: (t.shape, t.dtype) for n, t in small_state().items()}
     read = 0
-    for _ in range(2000):
+    for _ in range(1000):
         body = bytearray(data[:-8])
         body[int(rng.integers(first, len(body)))] = int(rng.integers(256))
         crafted.write_bytes(sealed(bytes(body)))
@@ -251,7 +251,7 @@ def test_mutated_bodies_under_an_honest_header(small: Path, coders: tuple) -> No
         read += 1
         found = {n: (p.tensors["w"].shape, p.tensors["w"].dtype) for n, p in records.items()}
         assert found == shapes  # other values, but still what the header says
-    assert 0 < read < 2000
+    assert 0 < read < 1000
 
 
 GOOD = {"description": {}, "bytes": 16, "records": [["a", "float32", [4]]]}

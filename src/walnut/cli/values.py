@@ -101,12 +101,16 @@ def patterns(items: tuple[str, ...]) -> dict[str, float]:
 def arguments(items: tuple[str, ...]) -> dict[str, Any]:
     """Return the keyword arguments of ``--net-arg width=32``: numbers and true/false as such.
 
-    >>> arguments(("width=32", "bias=false", "name=wide"))
-    {'width': 32, 'bias': False, 'name': 'wide'}
+    >>> arguments(("width=32", "bias=false", "name=wide", "mean=0.1,0.2"))
+    {'width': 32, 'bias': False, 'name': 'wide', 'mean': [0.1, 0.2]}
     """
     import yaml
 
-    return {key: yaml.safe_load(text) for key, _, text in (i.partition("=") for i in items)}
+    pairs = [item.partition("=")[::2] for item in items]
+    return {
+        key: yaml.safe_load(f"[{text}]" if "," in text and text[0] not in "[{\"'" else text)
+        for key, text in pairs
+    }
 
 
 Count = Annotated[int, Field(ge=1), one("N")]

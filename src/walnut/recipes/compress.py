@@ -63,7 +63,8 @@ class Recipe:
         finetune_lr: of the shared values (Adam).
         batch_size: examples a step.
         weight_decay: L2 penalty while retraining.
-        shift: share of an image's side by which training images are moved at random; 0 for none.
+        shift: share of an image's side by which training images are moved at random, in whole
+            pixels (none where it is less than one).
         mirror: whether colour images are mirrored at random.
         least_steps: a small data set gets more epochs, until a round has this many steps.
     """
@@ -214,8 +215,8 @@ def _augment(recipe: Recipe, x: Any) -> Transform | None:
     if x.ndim != 4:
         return None
     parts: list[Transform] = []
-    if recipe.shift > 0:
-        parts.append(crop(max(1, round(recipe.shift * min(x.shape[2:])))))
+    if pixels := int(recipe.shift * min(x.shape[2:])):
+        parts.append(crop(pixels))
     if recipe.mirror and x.shape[1] == 3:
         parts.append(flip())
     return compose(tuple(parts)) if parts else None

@@ -111,7 +111,7 @@ class Gallery:
     def __init__(self, classes: tuple[str, ...], magnification: float = 0.0) -> None:
         self.classes = classes
         self.entries: list[Json] = []
-        self.arrays: dict[str, list[np.ndarray[Any, Any]]] = {
+        self.arrays: dict[str, list[np.ndarray]] = {
             "original": [],
             "perturbation": [],
             "adversarial": [],
@@ -143,9 +143,9 @@ class Gallery:
             for key, value in zip(self.arrays, (x[row], delta, found.x[row]), strict=True):
                 self.arrays[key].append(value.detach().cpu().float().numpy())
 
-    def save(self, path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    def save(self, path: Path) -> dict[str, np.ndarray]:
         """Write the arrays and return them."""
-        whole = {key: np.stack(rows) for key, rows in self.arrays.items() if rows}
+        whole: dict[str, Any] = {key: np.stack(rows) for key, rows in self.arrays.items() if rows}
 
         def fill(temporary: Path) -> None:
             with temporary.open("wb") as file:
