@@ -12,25 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from walnut.attacks import fgsm, noise, pgd
-from walnut.codec import inspect
 from walnut.core.errors import WalnutError
-from walnut.core.files import write_atomically
 from walnut.core.types import Attack, Progress
 from walnut.data import Dataset
 from walnut.evaluate import Share, accuracy, cost, latency, predict, robust_accuracy, transfer_table
-from walnut.weights import bake, pack
+from walnut.weights import bake
 
-from .compress import Recipe, compress
+from .compress import CompressResult, Recipe, compress
+from .forms import histograms, rows
 from .record import Cells, Gallery, Json, digest, finish, header, test_examples
 
 STEPS = 20
 CURVE = 8
-BINS = 48
 
 
 @dataclass(frozen=True)
@@ -144,9 +140,7 @@ def audit(
         dense, x[:2]
     )  # a network that does not fit the data is named before anything is trained
     packed = compress(dense, dataset, recipe=recipe, seed=seed, out=out, progress=progress)
-    forms = {"dense": dense} | {
-        form: packed.stages[form] for form in ("pruned", "shared", "packed")
-    }
+    forms = packed.stages
     identity = {
         "forms": {form: digest(net) for form, net in forms.items()},
         "data": dataset.digest(),
@@ -169,85 +163,40 @@ def audit(
     result = header("audit", seed, dataset, len(y))
     tables = [bench.table(radius) | {"method": "pgd"} for radius in eps]
     result["network"] = {"name": name, "parameters": cost(dense, dataset.shape).parameters}
-    result["rows"] = _rows(bench, dataset, out, middle, tables[len(eps) // 2], packed.path)
+    result["rows"] = _rows(bench, packed, dataset, middle, tables[len(eps) // 2])
     result["transfer"] = tables
     result["curves"] = [bench.curve(form, radii) for form in ("dense", "packed")]
-    result["histograms"] = _histograms(forms)
-    result["layers"] = inspect(packed.path)
+    result["histograms"] = histograms(forms)
+    result["layers"] = packed.sizes.tensors
     result["history"] = packed.history
     result["seconds"] = round(time.perf_counter() - began, 3)
     return finish(result, _gallery(bench, dataset, middle), out)
 
 
 def _rows(
-    bench: _Bench, dataset: Dataset, out: Path, eps: float, table: Json, path: Path
+    bench: _Bench, packed: CompressResult, dataset: Dataset, eps: float, table: Json
 ) -> list[Json]:
     """Return the table: a row a form."""
     times = bench.latencies()
-    sizes = _sizes(bench.forms, out, path)
-    rows = []
-    for at, (form, net) in enumerate(bench.forms.items()):
-        counts = cost(net, dataset.shape)
-        correct = table["accuracy"][0][at]
-        rows.append(
-            {
-                "form": form,
-                "bytes": sizes[form],
-                "ratio": counts.fp32_bytes / sizes[form],
-                "parameters": counts.parameters,
-                "nonzeros": counts.nonzeros,
-                "multiply_adds": counts.multiply_adds,
+    found = []
+    for at, row in enumerate(rows(packed.stages, packed.bytes, dataset)):
+        form = row["form"]
+        attacks = {method: bench.robust(form, method, eps) for method in ("noise", "fgsm", "pgd")}
+        reached = table["accuracy"][0][at]
+        found.append(
+            row
+            | {
                 "latency": times[form],
                 "clean": bench.clean(form),
-                "attacks": {
-                    method: bench.robust(form, method, eps) for method in ("noise", "fgsm", "pgd")
-                },
-                "transfer_from_dense": _share(correct, len(bench.y)),
+                "attacks": attacks,
+                "transfer_from_dense": _share(reached, len(bench.y)),
             }
         )
-    return rows
+    return found
 
 
 def _share(value: float, total: int) -> Json:
     return Share.count(round(value * total), total).json()
-
-
-def _sizes(forms: dict[str, nn.Module], out: Path, path: Path) -> dict[str, int]:
-    """Return the bytes on disk of each form: the dense network as safetensors, the others packed."""
-    state = {k: v.contiguous() for k, v in forms["dense"].state_dict().items()}
-    write_atomically(out / "dense.safetensors", lambda file: save_file(state, file))
-    sizes = {"dense": (out / "dense.safetensors").stat().st_size}
-    for form in ("pruned", "shared"):
-        pack(forms[form], out / f"{form}.walnut", {"net": form, "arguments": {}})
-        sizes[form] = (out / f"{form}.walnut").stat().st_size
-    return sizes | {"packed": path.stat().st_size}
-
-
-def _histograms(forms: dict[str, nn.Module]) -> list[Json]:
-    """Return the distribution of each large weight, before and after; zeros are counted apart."""
-    found = []
-    before = _matrices(forms["dense"])
-    for form in ("dense", "pruned", "packed"):
-        for layer, w in _matrices(forms[form]).items():
-            reach = float(before[layer].abs().max()) or 1.0
-            values = w[w != 0].numpy()
-            counts, edges = np.histogram(values, bins=BINS, range=(-reach, reach))
-            found.append(
-                {
-                    "form": form,
-                    "layer": layer,
-                    "edges": [round(float(edge), 6) for edge in edges],
-                    "counts": [int(count) for count in counts],
-                    "zeros": int(w.numel() - len(values)),
-                }
-            )
-    return found
-
-
-def _matrices(model: nn.Module) -> dict[str, Tensor]:
-    state = {k: v.detach().float() for k, v in model.named_parameters() if v.ndim >= 2}
-    largest = sorted(state, key=lambda k: -state[k].numel())[:6]
-    return {k: state[k] for k in state if k in largest}
 
 
 def _gallery(bench: _Bench, dataset: Dataset, eps: float) -> Gallery:
