@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import peers
-import record
 import torch
 from torch import Tensor, nn
 
+import peers
+import record
 from walnut import nets
 from walnut.attacks import pgd
 from walnut.evaluate import predict
@@ -42,7 +42,9 @@ def bare(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
     return z
 
 
-def candidates(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> dict[str, Callable[[], object]]:
+def candidates(
+    model: nn.Module, x: Tensor, y: Tensor, eps: float
+) -> dict[str, Callable[[], object]]:
     """Return what is timed."""
     size = 2.5 * eps / STEPS
     common = {"steps": STEPS, "random_start": False, "batch_size": len(x)}

@@ -11,11 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import peers
-import record
-import torch
 from torch import Tensor, nn
 
+import peers
+import record
 from walnut import data, nets
 from walnut.attacks import fgsm, pgd
 from walnut.evaluate import correct
@@ -90,7 +89,12 @@ def main() -> None:
     cases = {
         "mnist_cnn_a_adv": ("mnist", "small-cnn", {}, 0.3),
         "mnist_conv_small_nat": ("mnist", "small-cnn", {"mean": [0.1307], "std": [0.3081]}, 0.1),
-        "cifar_cnn_a_adv": ("cifar10", "small-cnn", {"mean": cifar_mean, "std": cifar_std}, 2 / 255),
+        "cifar_cnn_a_adv": (
+            "cifar10",
+            "small-cnn",
+            {"mean": cifar_mean, "std": cifar_std},
+            2 / 255,
+        ),
     }
     figures: dict[str, Any] = {}
     for name, (where, net, arguments, eps) in cases.items():

@@ -35,8 +35,9 @@ def _stubs(*names: str):
 def torchattacks() -> Any:
     """Return torchattacks (2023, unmaintained; it imports torchvision), or None."""
     try:
-        with warnings.catch_warnings(), _stubs(
-            "torchvision", "torchvision.transforms", "torchvision.models", "requests"
+        with (
+            warnings.catch_warnings(),
+            _stubs("torchvision", "torchvision.transforms", "torchvision.models", "requests"),
         ):
             warnings.simplefilter("ignore")
             import torchattacks

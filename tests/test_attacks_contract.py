@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from instances import ATTACKS, GRADIENT_ATTACKS, TARGETED, VECTOR_ATTACKS
 from networks import images, labelled, linear_net, small_net
-
 from walnut import WalnutError
 from walnut.attacks import bim, fgsm, noise, pgd
 from walnut.checks import check_attack

@@ -59,7 +59,7 @@ def test_a_table_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert [line.split() for line in printed.splitlines()] == [
-        ["what"], ["n"], ["─" * 11], ["one", "1"], ["twenty", "20"], [],
+        ["what"], ["n"], ["─" * 10], ["one", "1"], ["twenty", "20"], [],
     ]  # fmt: skip
     Screen(as_json=True).document({})
     assert capsys.readouterr().out == "{}\n"

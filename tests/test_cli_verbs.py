@@ -306,6 +306,6 @@ def test_audit(nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewh
     assert "walnut audit" in page
     assert main([*words, "--quiet"]) == 0
     said = capsys.readouterr().out
-    assert max(len(line) for line in said.splitlines()) <= 100
+    assert max(len(line) for line in said.splitlines()) <= 80
     for part in ("packed", "non-zeros", "eps 32/255", "against dense", "page a/report.html"):
         assert part in said

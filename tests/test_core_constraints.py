@@ -2,8 +2,8 @@ import itertools
 
 import pytest
 import torch
-from instances import CONSTRAINTS
 
+from instances import CONSTRAINTS
 from walnut.core import constraints as c
 from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError

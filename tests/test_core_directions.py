@@ -1,7 +1,7 @@
 import pytest
 import torch
-from instances import DIRECTIONS, MEMORYLESS
 
+from instances import DIRECTIONS, MEMORYLESS
 from walnut.core import directions as d
 from walnut.core.errors import WalnutError
 

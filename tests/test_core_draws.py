@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from networks import images
 
+from networks import images
 from walnut.core.draws import Draws, content_keys
 
 

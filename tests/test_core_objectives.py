@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from instances import OBJECTIVES
 from networks import images, small_net
-
 from walnut import WalnutError
 from walnut.checks import check_objective
 from walnut.core import objectives as o

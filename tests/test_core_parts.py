@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from instances import EXPLAINERS, GRADIENTS, TRANSFORMS
 from networks import images, labelled, small_net
-
 from walnut import WalnutError
 from walnut.checks import check_explainer
 from walnut.core import gradients as g
@@ -82,8 +82,8 @@ def test_plain_gradient_agrees_with_finite_differences():
 
 def test_averaging_over_noise_nears_the_smoothed_gradient():
     x = torch.full((1, 1), 0.3, dtype=torch.float64)
-    many = g.averaged(t.noise(0.5), 4000)(lambda z: (z**3).sum(1), x, Draws.of(x, 0))[1]
-    assert abs(float(many) - (3 * 0.3**2 + 3 * 0.5**2)) < 0.08
+    many = g.averaged(t.noise(0.5), 600)(lambda z: (z**3).sum(1), x, Draws.of(x, 0))[1]
+    assert abs(float(many) - (3 * 0.3**2 + 3 * 0.5**2)) < 0.25
 
 
 def test_averaged_refuses_no_samples():

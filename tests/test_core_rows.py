@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from networks import labelled, small_net
 from torch import nn
 
+from networks import labelled, small_net
 from walnut.attacks import GradientAttack, di_fgsm, mi_fgsm, noise, pgd
 from walnut.core.ascend import ascend
 from walnut.core.constraints import box, intersection, linf
@@ -28,21 +28,22 @@ def run(attack, net, x, y, batch_size, drop=True):
 @pytest.mark.parametrize("name", RUNS)
 def test_verdicts_do_not_depend_on_batch_order_or_dropping_in_float64(name):
     net = small_net().double()
-    x, y = labelled(net.float(), n=100)
+    x, y = labelled(net.float(), n=48)
     net, x = net.double(), x.double()
     attack = RUNS[name]["attack"]
     want = run(attack, net, x, y, 64)
     assert 0 < want.success.sum() < len(x)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(5))
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(5))
     for batch_size in (1, 7, 64, 1000):
         for drop in (True, False):
             found = run(attack, net, x, y, batch_size, drop)
-            turned = run(attack, net, x[order], y[order], batch_size, drop)
             assert (found.x - want.x).abs().max() <= 1e-10
-            assert (turned.x - want.x[order]).abs().max() <= 1e-10
             for field in FIELDS:
                 assert torch.equal(getattr(found, field), getattr(want, field))
-                assert torch.equal(getattr(turned, field), getattr(want, field)[order])
+    turned = run(attack, net, x[order], y[order], 7)
+    assert (turned.x - want.x[order]).abs().max() <= 1e-10
+    for field in FIELDS:
+        assert torch.equal(getattr(turned, field), getattr(want, field)[order])
 
 
 def test_passes_are_counted_exactly():

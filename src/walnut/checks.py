@@ -5,7 +5,11 @@ Each raises ``AssertionError`` with a sentence about the first promise that is b
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import os
 import random
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from torch import Tensor, nn
 
 from walnut.core.objectives import cross_entropy
 from walnut.core.types import Adversarial, Attack, Explainer
+from walnut.weights import bake, pack, represent, unpack
 
 _SLACK = 1e-5
 
@@ -164,6 +169,51 @@ def check_explainer(
     if len(shape) == 1 or shape[0] == 1:
         ignored = scores.flatten(1)[:, 0]
         _expect(bool((ignored == 0).all()), "an input that the network ignores has a score")
+
+
+def check_representation(part: Any, *, shape: tuple[int, ...] = (12, 20), seed: int = 0) -> None:
+    """Check what every representation promises, on a random weight.
+
+    The weight that it makes is represented by itself again without change; gradients reach the
+    latents; a state dict restores it; what it encodes decodes to the same bits, and the file is as long
+    as its writer says; baking gives back an ordinary parameter of the same value.
+
+    Args:
+        part: a frozen record with ``source`` and ``build(w)``, as ``represent`` takes.
+        shape: of the weight, (outputs, inputs).
+        seed: of the weight.
+
+    >>> from walnut.weights import Mask
+    >>> check_representation(Mask(0.3))
+    """
+    generator = torch.Generator().manual_seed(seed)
+    net = nn.Linear(shape[1], shape[0], bias=False)
+    with torch.no_grad():
+        net.weight.copy_(torch.randn(shape, generator=generator))
+    _expect(dataclasses.is_dataclass(part), "a part is a frozen record of hyper-parameters")
+    plain = type(net)
+    represent(net, {"weight": part})
+    made = net.weight.detach().clone()
+    _expect(made.shape == shape and bool(made.isfinite().all()), "the weight is not one any more")
+    net.weight = net.weight.detach()  # right_inverse, through torch's parametrization
+    _expect(torch.allclose(net.weight, made, atol=1e-6), "representing it twice changes the weight")
+    net.weight.square().sum().backward()
+    _expect(any(p.grad is not None for p in net.parameters()), "no gradient reaches the latents")
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.add_(1.0)
+    twin.load_state_dict(net.state_dict())
+    _expect(torch.equal(twin.weight, net.weight), "a state dict does not restore the weight")
+    made = net.weight.detach().clone()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "one.walnut")
+        sizes = pack(net, path, {"net": "linear", "arguments": {}})
+        _expect(sizes.bytes == os.path.getsize(path), "the file is not as long as was said")
+        back = unpack(path)[1]["weight"]
+    _expect(torch.equal(back, made), "the file does not give back the weight bit for bit")
+    bake(net)
+    _expect(type(net) is plain and torch.equal(net.weight, made), "baking changed the weight")
 
 
 def check_objective(objective: Any = cross_entropy(), *, seed: int = 0) -> None:

@@ -45,13 +45,13 @@ class Screen:
         from rich.table import Table
 
         self.settle()
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
         for row in rows:
             table.add_row(*(str(cell) for cell in row))
-        width = None if self._out.isatty() else 200
-        console = Console(file=self._out, highlight=False, markup=False, width=width)
+        # wide enough for all cells: a terminal may fold a line, a figure must not be cut short
+        console = Console(file=self._out, highlight=False, markup=False, width=300)
         with console.capture() as drawn:
             console.print(table)
         lines = [line.rstrip() for line in drawn.get().splitlines()]

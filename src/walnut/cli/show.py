@@ -42,7 +42,7 @@ def run(config: Config, run: Run) -> None:
     run.screen.document(document)
     run.screen.table(
         str(path),
-        ["tensor", "shape", "type", "bytes", "bits/weight", "zeros", "distinct", "kept as"],
+        ["tensor", "shape", "type", "bytes", "bits", "zeros", "distinct", "kept as"],
         [_row(record) for record in document["tensors"]],
     )
     total = document["total"]

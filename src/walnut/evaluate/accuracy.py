@@ -95,7 +95,7 @@ def accuracy(
         y: labels (n,).
 
     >>> net = torch.nn.Linear(2, 2, bias=False)
-    >>> _ = net.weight.data.copy_(torch.eye(2))
+    >>> _ = net.weight.data.copy_(3 * torch.eye(2))
     >>> accuracy(net, torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])).value
     0.5
     """
