@@ -309,3 +309,20 @@ def test_audit(nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewh
     assert max(len(line) for line in said.splitlines()) <= 80
     for part in ("packed", "non-zeros", "eps 32/255", "against dense", "page a/report.html"):
         assert part in said
+
+
+def test_demo(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+    threads = torch.get_num_threads()
+    found = run(capsys, "demo", "--examples", "100", "--out", "d")
+    assert torch.get_num_threads() == threads
+    assert list(found["networks"]) == ["N_A", "N_A'", "N_B", "N_B'"]
+    assert all(network["test"] > 0.95 for network in found["networks"].values())
+    assert len(found["transfer"]) == 3
+    for table in found["transfer"]:
+        own = [table["accuracy"][i][i] for i in range(4)]
+        others = [[row[j] for j in range(4) if j != i] for i, row in enumerate(table["accuracy"])]
+        assert all(o <= min(rest) for o, rest in zip(own, others, strict=True))
+        assert min(table["noise"]) > max(own)
+    assert [row["form"] for row in found["rows"]] == ["dense", "pruned", "shared", "packed"]
+    assert found["rows"][-1]["ratio"] > 20
+    assert Path(found["page"]).is_file()

@@ -289,3 +289,11 @@ def test_safetensors_carry_the_description_as_metadata(tmp_path):
     with safe_open(str(tmp_path / "m.safetensors"), "pt") as file:
         assert json.loads(file.metadata()["walnut"]) == model.description
     assert torch.equal(load_file(tmp_path / "m.safetensors")["linear.bias"], model.linear.bias)
+
+
+def test_a_factory_in_train_mode_is_put_in_eval_mode_with_a_word(tmp_path):
+    code = "from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Dropout())\n"
+    (tmp_path / "made.py").write_text(code)
+    with pytest.warns(UserWarning, match="train mode"):
+        model = nets.resolve(f"{tmp_path / 'made.py'}:make")
+    assert not model.training

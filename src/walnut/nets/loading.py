@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from walnut import codec
-from walnut.core.errors import WalnutError
+from walnut.core.errors import WalnutError, WalnutWarning
 from walnut.weights import unpack
 
 from . import foreign, registry
@@ -96,6 +97,7 @@ def resolve(
         model = _from_file(Path(spec), weights, net, arguments, dataset)
     elif foreign.is_factory(spec):
         model = foreign.call_factory(spec, arguments)
+        _note_mode(model, spec)
         model = model.eval() if weights is None else fill(model, open_state(weights))
     else:
         registry.canonical(spec) if not Path(spec).exists() else None
@@ -106,6 +108,18 @@ def resolve(
     if dataset is not None:
         check_data(model, dataset)
     return model
+
+
+def _note_mode(model: nn.Module, spec: str) -> None:
+    """Say it when a factory's network would have been run with dropout on or batch norm moving."""
+    moved = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    if any(isinstance(module, moved) and module.training for module in model.modules()):
+        warnings.warn(
+            f"{spec} gives a network in train mode (dropout on, batch norm moving); it is put in eval "
+            "mode: call model.eval() in the factory",
+            WalnutWarning,
+            stacklevel=3,
+        )
 
 
 def check_data(model: nn.Module, dataset: Data) -> None:
