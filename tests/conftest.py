@@ -1,15 +1,9 @@
-"""What all tests share: one thread, known seeds, the real data where there is any, and the peers."""
+"""What all tests share: one thread, known seeds, and the real data where there is any."""
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
-import types
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -42,54 +36,3 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, so that runs/ is not made in the checkout."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def _peer(name: str) -> Any:
-    """Import an independent toolkit, whatever it warns of; skip where it is not there."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            pytest.skip(f"{name} is not installed: {error}")
-
-
-@pytest.fixture
-def foolbox() -> Iterator[Any]:
-    """Foolbox, an independent toolkit to agree with."""
-    module = _peer("foolbox")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield module
-
-
-@pytest.fixture
-def torchattacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """torchattacks, an independent toolkit to agree with.
-
-    It imports torchvision for pretrained networks and image files, which no test needs, and whose
-    wheel does not import beside the CPU build of torch: an empty module stands in for it.
-    """
-    for name in (
-        "torchvision",
-        "torchvision.models",
-        "torchvision.transforms",
-        "torchvision.utils",
-    ):
-        if name not in sys.modules:
-            monkeypatch.setitem(sys.modules, name, _Hollow(name))
-    module = _peer("torchattacks")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield module
-
-
-class _Hollow(types.ModuleType):
-    """A module that has every attribute and does nothing."""
-
-    __path__: list[str] = []  # noqa: RUF012 - what makes it a package
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Hollow(f"{self.__name__}.{name}")

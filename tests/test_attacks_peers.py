@@ -2,12 +2,12 @@
 
 import warnings
 
-import parity
-import peers
 import pytest
 import torch
-from networks import labelled, small_net
 
+import parity
+import peers
+from networks import labelled, small_net
 from walnut.attacks import fgsm, pgd
 from walnut.evaluate import correct
 

@@ -16,7 +16,7 @@ from walnut.core.types import Attack, Progress
 from walnut.data import Dataset
 from walnut.evaluate import predict, robust_accuracy
 
-from .record import Gallery, Json, finish, header, test_examples
+from .record import Gallery, Json, finish, header, drawn_examples, varied
 
 
 def choose_targets(y: Tensor, targeted: str, classes: tuple[str, ...], seed: int) -> Tensor:
@@ -69,7 +69,7 @@ def attack(
         progress: called as work goes on.
     """
     began = time.perf_counter()
-    x, y = test_examples(dataset, examples, seed)
+    x, y = drawn_examples(dataset, examples, seed)
     targets = None if targeted is None else choose_targets(y, targeted, dataset.classes, seed)
     if progress is not None:
         progress(f"{method} on {len(y)} examples", 0, 1)
@@ -91,7 +91,9 @@ def attack(
     ]
     result["seconds"] = round(time.perf_counter() - began, 3)
     gallery = Gallery(dataset.classes)
-    gallery.add(name, method, eps, x, y, predict(model, x).argmax(1), record, count=12)
+    clean = predict(model, x).argmax(1)
+    rows = varied(y, record.success & (clean == y), 12)
+    gallery.add(name, method, eps, x, y, clean, record, rows)
     tensors = {
         "x": record.x, "label": y, "prediction": record.prediction, "success": record.success,
         "first_success": record.first_success, "forward": record.forward,

@@ -23,7 +23,7 @@ from walnut.weights import bake
 
 from .compress import CompressResult, Recipe, compress
 from .forms import histograms, rows
-from .record import Cells, Gallery, Json, digest, finish, header, test_examples
+from .record import Cells, Gallery, Json, digest, finish, header, drawn_examples, varied
 
 STEPS = 20
 CURVE = 8
@@ -134,7 +134,7 @@ def audit(
     if not eps:
         raise WalnutError("an audit needs at least one eps")
     began = time.perf_counter()
-    x, y = test_examples(dataset, examples, seed)
+    x, y = drawn_examples(dataset, examples, seed)
     dense = bake(copy.deepcopy(model)).eval()
     predict(
         dense, x[:2]
@@ -202,10 +202,11 @@ def _share(value: float, total: int) -> Json:
 def _gallery(bench: _Bench, dataset: Dataset, eps: float) -> Gallery:
     """Return pictures of the first examples under PGD, dense and packed."""
     gallery = Gallery(dataset.classes)
-    few = slice(0, 64)
+    few, rows = slice(0, 64), list[int]()
     for form in ("dense", "packed"):
         net = bench.forms[form]
         found = pgd(eps, steps=STEPS, seed=bench.seed)(net, bench.x[few], bench.y[few])
         clean = predict(net, bench.x[few]).argmax(1)
-        gallery.add(form, "pgd", eps, bench.x[few], bench.y[few], clean, found)
+        rows = rows or varied(bench.y[few], found.success & (clean == bench.y[few]), 6)
+        gallery.add(form, "pgd", eps, bench.x[few], bench.y[few], clean, found, rows)
     return gallery

@@ -59,7 +59,7 @@ def header(kind: str, seed: int, dataset: Dataset, examples: int) -> Json:
     }
 
 
-def test_examples(dataset: Dataset, examples: int, seed: int) -> tuple[Tensor, Tensor]:
+def drawn_examples(dataset: Dataset, examples: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return up to ``examples`` of the test split, drawn without order by ``seed``."""
     split = dataset.test
     order = torch.randperm(len(split.y), generator=torch.Generator().manual_seed(seed))
@@ -119,11 +119,10 @@ class Gallery:
 
     def add(
         self, form: str, attack: str, eps: float, x: Tensor, y: Tensor, clean: Tensor,
-        found: Adversarial, count: int = 6,
+        found: Adversarial, rows: list[int],
     ) -> None:  # fmt: skip
-        """Add up to ``count`` examples, fooled ones of different classes first."""
-        order = _varied(y, found.success & (clean == y))
-        for row in order[:count]:
+        """Add the examples of ``rows``, as one form of a network sees them."""
+        for row in rows:
             delta = found.x[row] - x[row]
             largest = float(delta.abs().max())
             self.entries.append(
@@ -155,8 +154,8 @@ class Gallery:
         return whole
 
 
-def _varied(y: Tensor, preferred: Tensor) -> list[int]:
-    """Return rows, preferred ones first, and among them one of each class before a second."""
+def varied(y: Tensor, preferred: Tensor, count: int) -> list[int]:
+    """Return ``count`` rows, preferred ones first, and among them one of each class before a second."""
     seen: dict[int, int] = {}
     ranked = []
     for row in range(len(y)):
@@ -165,7 +164,7 @@ def _varied(y: Tensor, preferred: Tensor) -> list[int]:
         if bool(preferred[row]):
             seen[label] = turn + 1
         ranked.append((turn, row))
-    return [row for _, row in sorted(ranked)]
+    return [row for _, row in sorted(ranked)][:count]
 
 
 def finish(result: Json, gallery: Gallery | None, out: Path) -> Json:

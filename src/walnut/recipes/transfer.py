@@ -15,7 +15,7 @@ from walnut.core.types import Attack, Progress
 from walnut.data import Dataset
 from walnut.evaluate import accuracy, predict, transfer_table
 
-from .record import Cells, Gallery, Json, digest, finish, header, test_examples
+from .record import Cells, Gallery, Json, digest, finish, header, drawn_examples, varied
 
 TRANSFERS: dict[str, Callable[[float, int], Attack]] = {
     "fgsm": lambda eps, seed: fgsm(eps),
@@ -56,7 +56,7 @@ def transfer(
         known = ", ".join(TRANSFERS)
         raise WalnutError(f"no attack to transfer is called {unknown[0]!r}; there are: {known}")
     began = time.perf_counter()
-    x, y = test_examples(dataset, examples, seed)
+    x, y = drawn_examples(dataset, examples, seed)
     identity = {
         "models": {name: digest(model) for name, model in models.items()},
         "data": dataset.digest(),
@@ -84,11 +84,12 @@ def transfer(
             tables.append(cells(f"{method}-{radius:.6g}", table) | {"method": method})
     if progress is not None:
         progress("pictures", len(eps), len(eps))
+    few, rows = slice(0, 64), list[int]()
     for name, model in models.items():
-        few = slice(0, 64)
         found = TRANSFERS[attacks[0]](eps[len(eps) // 2], seed)(model, x[few], y[few])
         clean = predict(model, x[few]).argmax(1)
-        gallery.add(name, attacks[0], eps[len(eps) // 2], x[few], y[few], clean, found, count=4)
+        rows = rows or varied(y[few], found.success & (clean == y[few]), 5)
+        gallery.add(name, attacks[0], eps[len(eps) // 2], x[few], y[few], clean, found, rows)
     result = header("transfer", seed, dataset, len(y))
     result["rows"] = [_row(name, model, x, y) for name, model in models.items()]
     result["transfer"] = tables

@@ -62,7 +62,7 @@ def transfer(result: Record) -> Section:
     for i, entry in enumerate(result["transfer"]):
         names = [str(name) for name in entry["names"]]
         place = f"ε\u00a0=\u00a0{radius(entry.get('eps'))}"
-        attack = attack_name(str(entry.get("attack", "")))
+        attack = attack_name(str(entry.get("method") or entry.get("attack", "")))
         lines = [
             [name, *map(percent, row)] for name, row in zip(names, entry["accuracy"], strict=True)
         ]
