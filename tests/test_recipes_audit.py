@@ -11,7 +11,7 @@ from walnut.core.errors import WalnutError
 from walnut.evaluate import accuracy
 from walnut.recipes.attack import attack, choose_targets
 from walnut.recipes.audit import audit
-from walnut.recipes.compress import Recipe
+from walnut.recipes.recipe import Recipe
 from walnut.recipes.record import Cells, digest, drawn_examples
 from walnut.recipes.train import train
 from walnut.recipes.transfer import transfer

@@ -16,7 +16,8 @@ from walnut import data, nets
 from walnut.core.errors import WalnutError
 from walnut.data import Dataset, Split
 from walnut.evaluate import accuracy
-from walnut.recipes.compress import CompressResult, Recipe, compress, recipe_for
+from walnut.recipes.compress import CompressResult, compress
+from walnut.recipes.recipe import Recipe, recipe_for
 from walnut.recipes.train import train
 from walnut.weights import matrices, unpack
 

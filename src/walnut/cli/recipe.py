@@ -40,7 +40,7 @@ def recipe(options: RecipeOptions, model: Any) -> Any:
     """
     from dataclasses import replace
 
-    from walnut.recipes.compress import recipe_for
+    from walnut.recipes.recipe import recipe_for
 
     given: dict[str, Any] = {
         name: getattr(options, name)

@@ -16,7 +16,7 @@ from walnut.core.types import Attack, Progress
 from walnut.data import Dataset
 from walnut.evaluate import predict, robust_accuracy
 
-from .record import Gallery, Json, finish, header, drawn_examples, varied
+from .record import Gallery, Json, drawn_examples, finish, header, varied
 
 
 def choose_targets(y: Tensor, targeted: str, classes: tuple[str, ...], seed: int) -> Tensor:

@@ -21,9 +21,10 @@ from walnut.data import Dataset
 from walnut.evaluate import Share, accuracy, cost, latency, predict, robust_accuracy, transfer_table
 from walnut.weights import bake
 
-from .compress import CompressResult, Recipe, compress
+from .compress import CompressResult, compress
 from .forms import histograms, rows
-from .record import Cells, Gallery, Json, digest, finish, header, drawn_examples, varied
+from .recipe import Recipe
+from .record import Cells, Gallery, Json, digest, drawn_examples, finish, header, varied
 
 STEPS = 20
 CURVE = 8

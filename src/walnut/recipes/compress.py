@@ -19,10 +19,9 @@ from typing import Any, TypeVar
 from torch import nn
 
 from walnut import nets
-from walnut.core.errors import WalnutError
-from walnut.core.objectives import cross_entropy
+from walnut.core.objectives import cross_entropy, kl_divergence, weighted
 from walnut.core.transforms import compose
-from walnut.core.types import Progress, Transform
+from walnut.core.types import Objective, Progress, Transform
 from walnut.data import Dataset
 from walnut.evaluate import accuracy
 from walnut.training import Batches, adam, crop, fit, flip, one_cycle, sgd
@@ -42,68 +41,10 @@ from walnut.weights import (
 )
 
 from .forms import description_of, file_sizes, histograms, rows
+from .recipe import Recipe, recipe_for
 from .record import Json, digest, finish, header
 
 _Value = TypeVar("_Value")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is compressed.
-
-    Args:
-        density: share of the weights that stays, in (0, 1]. One number is for all weights of two
-            axes or more together, each layer's share by LAMP; ``{pattern: number}`` sets weights by
-            themselves, and the pattern ``"*"`` all others together. Biases and norms stay dense.
-        rounds: of pruning and retraining; the density falls by the same factor in each.
-        epochs: of retraining a round.
-        bits: of a shared weight, one number or ``{pattern: number}``.
-        finetune_epochs: of training the shared values.
-        lr: of retraining (SGD, momentum 0.9, up and down again in each round).
-        finetune_lr: of the shared values (Adam).
-        batch_size: examples a step.
-        weight_decay: L2 penalty while retraining.
-        shift: share of an image's side by which training images are moved at random, in whole
-            pixels (none where it is less than one).
-        mirror: whether colour images are mirrored at random.
-        least_steps: a small data set gets more epochs, until a round has this many steps.
-    """
-
-    density: float | Mapping[str, float] = 0.1
-    rounds: int = 3
-    epochs: int = 4
-    bits: int | Mapping[str, int] = 4
-    finetune_epochs: int = 2
-    lr: float = 0.05
-    finetune_lr: float = 5e-4
-    batch_size: int = 128
-    weight_decay: float = 1e-4
-    shift: float = 0.08
-    mirror: bool = True
-    least_steps: int = 300
-
-    def __post_init__(self) -> None:
-        counts = (self.rounds, self.epochs, self.finetune_epochs, self.batch_size)
-        if min(counts) < 1 or not 0 < self.lr < 1e3 or not 0 < self.finetune_lr < 1e3:
-            raise WalnutError("rounds, epochs, batch_size and learning rates must be positive")
-
-
-RECIPES = {
-    "lenet-300-100": Recipe(density=0.08, rounds=4, epochs=5, bits=4, finetune_epochs=3),
-    "lenet-5": Recipe(
-        density=0.06, rounds=3, epochs=3, bits=4, finetune_epochs=2, weight_decay=5e-4
-    ),
-    "resnet-20": Recipe(
-        density=0.38, rounds=1, epochs=3, bits=4, finetune_epochs=1, lr=0.02, shift=0.125
-    ),
-}
-"""The recipes of reference networks; any other gets ``Recipe()``."""
-
-
-def recipe_for(model: nn.Module) -> Recipe:
-    """Return the documented recipe of a network, by its description."""
-    name = getattr(model, "description", {}).get("net", "")
-    return RECIPES.get(nets.canonical(name) if nets.is_name(name) else "", Recipe())
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +68,7 @@ class _Job:
     """A network under compression, and what its training needs."""
 
     model: nn.Module
+    teacher: nn.Module
     dataset: Dataset
     recipe: Recipe
     seed: int
@@ -142,7 +84,7 @@ class _Job:
         steps = math.ceil(len(split) / recipe.batch_size)
         history = fit(
             self.model,
-            cross_entropy(),
+            self._objective(),
             Batches(
                 split.x,
                 split.y,
@@ -163,6 +105,13 @@ class _Job:
             row = {k: v for k, v in row.items() if k != "epoch"}
             row["validation_accuracy"] = row.pop("validation")
             self.history.append({"epoch": len(self.history) + 1, "step": what, **told, **row})
+
+    def _objective(self) -> Objective:
+        """Return what training descends."""
+        share = self.recipe.distil
+        taught = kl_divergence(self.teacher, self.recipe.temperature)
+        terms = ((1 - share, cross_entropy()), (share, taught))
+        return weighted(tuple(term for term in terms if term[0] > 0))
 
     def _renamed(self, what: str) -> Progress | None:
         tell = self.progress
@@ -257,7 +206,7 @@ def compress(
     out.mkdir(parents=True, exist_ok=True)
     recipe = recipe_for(model) if recipe is None else recipe
     dense = _form(model)
-    job = _Job(copy.deepcopy(dense), dataset, recipe, seed, out, progress)
+    job = _Job(copy.deepcopy(dense), dense, dataset, recipe, seed, out, progress)
     stages = {"dense": dense}
     steps: dict[str, Callable[[], None]] = {"pruned": job.prune, "shared": job.share}
     for name, step in steps.items():

@@ -15,7 +15,7 @@ from walnut.core.types import Attack, Progress
 from walnut.data import Dataset
 from walnut.evaluate import accuracy, predict, transfer_table
 
-from .record import Cells, Gallery, Json, digest, finish, header, drawn_examples, varied
+from .record import Cells, Gallery, Json, digest, drawn_examples, finish, header, varied
 
 TRANSFERS: dict[str, Callable[[float, int], Attack]] = {
     "fgsm": lambda eps, seed: fgsm(eps),
