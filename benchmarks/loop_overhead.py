@@ -22,7 +22,7 @@ from walnut import nets
 from walnut.attacks import pgd
 from walnut.evaluate import predict
 
-STEPS, ROUNDS, SEED = 20, 9, 0
+STEPS, ROUNDS, SEED = 20, 5, 0
 
 
 def bare(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
@@ -103,7 +103,7 @@ def main() -> None:
         "loop_overhead",
         SEED,
         {
-            "resnet-20": measure(resnet, torch.rand(100, 3, 32, 32), 8 / 255),
+            "resnet-20": measure(resnet, torch.rand(50, 3, 32, 32), 8 / 255),
             "small-cnn": measure(small, torch.rand(256, 1, 28, 28), 0.1),
             "lenet-300-100": measure(lenet, torch.rand(256, 1, 28, 28), 0.1),
         },

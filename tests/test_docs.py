@@ -7,6 +7,7 @@ import doctest
 import importlib
 import io
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -100,3 +101,28 @@ def test_the_version_stands_once() -> None:
         walnut.__version__
         not in (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool")[0]
     )
+
+
+ROW = re.compile(r"^\|(?P<cells>.*)\| \[\w+\]\((?P<file>benchmarks/results/\w+\.json)\) \|$", re.M)
+
+
+def numbers(value: object) -> list[float]:
+    """Return all numbers in a result file."""
+    if isinstance(value, dict):
+        return [n for v in value.values() for n in numbers(v)]
+    if isinstance(value, list):
+        return [n for v in value for n in numbers(v)]
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return [float(value)] if plain else []  # type: ignore[arg-type]
+
+
+def test_figures_in_the_readme_are_those_of_the_result_files() -> None:
+    rows = list(ROW.finditer((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert len(rows) >= 5
+    for row in rows:
+        kept = numbers(json.loads((ROOT / row["file"]).read_text(encoding="utf-8")))
+        figures = row["cells"].split("|")[1].replace(",", "").replace("1e-", "")
+        for shown in re.findall(r"\d+(?:\.\d+)?", figures):
+            places = len(shown.partition(".")[2])
+            forms = {f"{f:.{places}f}" for n in kept for f in (n, 100 * n, 100 - n)}
+            assert shown in forms, f"{shown} of {row['cells']} is not in {row['file']}"

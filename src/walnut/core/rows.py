@@ -63,6 +63,11 @@ class _Batch:
     best_x: Tensor
     best_value: Tensor  # (b,) of best_x; -inf before any candidate
     best_success: Tensor  # (b,) bool
+    best_prediction: Tensor  # (b,)
+    checked: Tensor  # (b,) bool, whether best_x was last seen by a pass without gradients
+    first: Tensor  # (b,) step of the first success, -1 before any
+    forward: Tensor  # (b,) passes
+    backward: Tensor  # (b,) passes
 
     def take(self, rows: Tensor) -> _Batch:
         """Return some of the rows."""
@@ -128,9 +133,12 @@ class _Work:
     def _enter(self, index: Tensor, restart: Tensor) -> _Batch:
         x0, step = self.x[index], torch.zeros_like(index)
         start = self.method.start(x0, restart, self._draws(index, restart, step - 1))
-        none = torch.zeros_like(index, dtype=torch.bool)
+        no = torch.zeros_like(index, dtype=torch.bool)
         worst = torch.full_like(index, float("-inf"), dtype=x0.dtype)
-        return _Batch(index, step, restart, none, x0, self.y[index], start, x0, worst, none.clone())
+        return _Batch(
+            index, step, restart, no, x0, self.y[index], start, x0, worst, no, step, no,
+            step - 1, step, step,
+        )  # fmt: skip
 
     def _admit(self) -> None:
         room = self.run.batch_size - (0 if self.batch is None else len(self.batch.index))
@@ -182,8 +190,8 @@ class _Work:
                 "check its weights and the input range"
             )
         rows = max(len(batch.index), 1)
-        self.forward[batch.index] += (self.model.forward - forward) // rows
-        self.backward[batch.index] += (self.model.backward - backward) // rows
+        batch.forward = batch.forward + (self.model.forward - forward) // rows
+        batch.backward = batch.backward + (self.model.backward - backward) // rows
         self._note(batch, point, values, logits)
         return values, seen
 
@@ -191,30 +199,25 @@ class _Work:
         """Keep the best point of each row, and say which rows are decided."""
         success = self.run.criterion(logits, batch.y)
         at = batch.restart * self.run.steps + batch.step
-        new = success & (self.first[batch.index] < 0)
-        self.first[batch.index[new]] = at[new]
+        batch.first = torch.where(success & (batch.first < 0), at, batch.first)
         # an untouched example is only an answer where it already fools the network
-        counts = success | self.run.from_start | (batch.step > 0) | (batch.restart > 0)
-        better = (success & ~batch.best_success) | (
-            (success == batch.best_success) & (values > batch.best_value)
-        )
-        better = counts & ~batch.decided & (better | (not self.run.keep_best))
+        better = (success | self.run.from_start | (at > 0)) & ~batch.decided
+        if self.run.keep_best:
+            higher = (success == batch.best_success) & (values > batch.best_value)
+            better = better & (higher | (success > batch.best_success))
         if bool(better.all()):
             batch.best_x, batch.best_success = point, success
             batch.best_value = values.to(batch.best_value)
-            self.success[batch.index] = success
-            self.prediction[batch.index] = logits.argmax(1)
+            batch.best_prediction = logits.argmax(1)
+            batch.checked = torch.full_like(success, not torch.is_grad_enabled())
         elif bool(better.any()):
             wide = better.reshape(-1, *[1] * (point.ndim - 1))
             batch.best_x = torch.where(wide, point, batch.best_x)
             batch.best_value = torch.where(better, values.to(batch.best_value), batch.best_value)
             batch.best_success = torch.where(better, success, batch.best_success)
-            self.success[batch.index[better]] = success[better]
-            self.prediction[batch.index[better]] = logits.argmax(1)[better]
-        # a pass without gradients over the very point that is returned is the fresh check of it
-        self.checked[batch.index] = torch.where(
-            better, not torch.is_grad_enabled(), self.checked[batch.index]
-        )
+            batch.best_prediction = torch.where(better, logits.argmax(1), batch.best_prediction)
+            # a pass without gradients over the very point that is returned is its fresh check
+            batch.checked = torch.where(better, not torch.is_grad_enabled(), batch.checked)
         if self.run.early_stop:
             batch.decided = batch.decided | success
 
@@ -233,14 +236,21 @@ class _Work:
         if bool(again.any()):
             rows = rows.take(again.nonzero()[:, 0])
             fresh = self._enter(rows.index, rows.restart + 1)
-            fresh.decided, fresh.best_x = rows.decided, rows.best_x
-            fresh.best_value, fresh.best_success = rows.best_value, rows.best_success
-            batch = batch.join(fresh)
+            own = {"step", "restart", "state"}
+            batch = batch.join(
+                _Batch(**{k: vars(fresh if k in own else rows)[k] for k in vars(rows)})
+            )
         return batch
 
     # -- rows out -------------------------------------------------------------------------------
     def _leave(self, rows: _Batch) -> None:
         self.out[rows.index] = rows.best_x.to(self.out.dtype)
+        self.success[rows.index] = rows.best_success
+        self.prediction[rows.index] = rows.best_prediction
+        self.checked[rows.index] = rows.checked
+        self.first[rows.index] = rows.first
+        self.forward[rows.index] = rows.forward
+        self.backward[rows.index] = rows.backward
 
     def record(self, began: float) -> Adversarial:
         """Ask the network afresh about every returned example that was last seen with a gradient."""
