@@ -103,7 +103,7 @@ class nesterov:
 
     Nesterov's look-ahead in the form of Bengio et al. 2013, Eq. 7 (as in ``torch.optim.SGD``): the
     iterate *is* the looked-ahead point. NI-FGSM (Lin et al. 2020) evaluates the gradient at
-    x + α·decay·m instead; with a sign behind it the two differ in the last step only.
+    x + α·decay·m instead, which is not the same once a sign follows: see ``attacks.ni_fgsm``.
     """
 
     decay: float = 1.0

@@ -97,7 +97,7 @@ class Run:
 
     def __call__(self, method: Method, model: Model, x: Tensor, y: Tensor) -> Adversarial:
         """Run ``method`` on every example of ``x`` (n, ...) and return the record."""
-        _check_data(x, y, self)
+        check_data(x, y, self)
         began = time.perf_counter()
         outer = torch.is_inference_mode_enabled()
         with torch.inference_mode(False), torch.enable_grad(), frozen(model):
@@ -192,10 +192,12 @@ class _Work:
         rows = max(len(batch.index), 1)
         batch.forward = batch.forward + (self.model.forward - forward) // rows
         batch.backward = batch.backward + (self.model.backward - backward) // rows
-        self._note(batch, point, values, logits)
+        self._note(batch, point, values, logits, self.model.backward == backward)
         return values, seen
 
-    def _note(self, batch: _Batch, point: Tensor, values: Tensor, logits: Tensor) -> None:
+    def _note(
+        self, batch: _Batch, point: Tensor, values: Tensor, logits: Tensor, fresh: bool
+    ) -> None:
         """Keep the best point of each row, and say which rows are decided."""
         success = self.run.criterion(logits, batch.y)
         at = batch.restart * self.run.steps + batch.step
@@ -209,7 +211,7 @@ class _Work:
             batch.best_x, batch.best_success = point, success
             batch.best_value = values.to(batch.best_value)
             batch.best_prediction = logits.argmax(1)
-            batch.checked = torch.full_like(success, not torch.is_grad_enabled())
+            batch.checked = torch.full_like(success, fresh)
         elif bool(better.any()):
             wide = better.reshape(-1, *[1] * (point.ndim - 1))
             batch.best_x = torch.where(wide, point, batch.best_x)
@@ -217,7 +219,7 @@ class _Work:
             batch.best_success = torch.where(better, success, batch.best_success)
             batch.best_prediction = torch.where(better, logits.argmax(1), batch.best_prediction)
             # a pass without gradients over the very point that is returned is its fresh check
-            batch.checked = torch.where(better, not torch.is_grad_enabled(), batch.checked)
+            batch.checked = torch.where(better, fresh, batch.checked)
         if self.run.early_stop:
             batch.decided = batch.decided | success
 
@@ -274,7 +276,8 @@ class _Work:
         )
 
 
-def _check_data(x: Tensor, y: Tensor, run: Run) -> None:
+def check_data(x: Tensor, y: Tensor, run: Run) -> None:
+    """Refuse examples, labels or counts that no run can use."""
     if not x.is_floating_point():
         raise WalnutError(
             f"x holds {str(x.dtype).removeprefix('torch.')}, perhaps 0..255; walnut's attacks work on "
