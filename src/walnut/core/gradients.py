@@ -12,7 +12,7 @@ from .draws import Draws
 from .errors import WalnutError
 from .types import Transform, ValueFn
 
-_NO_PATH = (
+NO_PATH = (
     "no gradient reaches the input: the network is quantised, detached, or ends in argmax; "
     "use an attack that only queries (noise), or a differentiable twin of the network"
 )
@@ -28,10 +28,10 @@ class plain:
         x = x.detach().requires_grad_()
         values = value(x)
         if not values.requires_grad:
-            raise WalnutError(_NO_PATH)
+            raise WalnutError(NO_PATH)
         (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
         if grad is None:
-            raise WalnutError(_NO_PATH)
+            raise WalnutError(NO_PATH)
         return values.detach(), grad
 
 

@@ -1,0 +1,208 @@
+"""What the minimal-perturbation attacks share: the nearest point so far, and the record.
+
+Each looks for min ‖x̂ − x‖ such that the network is fooled at x̂. They run on the continuous batch of
+:mod:`walnut.core.rows`; what they add to it is here: examples that are wrong already are answered with
+themselves after one pass, the nearest adversarial point of each row is kept, and at the end it may be
+drawn towards the example for as long as it still fools (``refine`` passes of bisection).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from walnut.core.constraints import box, l0, l2, unconstrained
+from walnut.core.errors import WalnutError
+from walnut.core.frozen import frozen
+from walnut.core.objectives import classified_as, misclassified
+from walnut.core.queried import Queried, label_error
+from walnut.core.rows import Method, Run
+from walnut.core.types import Adversarial, Criterion, Model, perturbation_norms
+
+from .approach import Answers, Bounds, rows_like, size, slack
+from .common import Norm, prepare
+
+
+@dataclass
+class Record:
+    """The rows of an :class:`Adversarial` while they are found."""
+
+    x0: Tensor
+    x: Tensor
+    success: Bool[Tensor, " n"]
+    prediction: Int[Tensor, " n"]
+    first: Int[Tensor, " n"]
+    forward: Int[Tensor, " n"]
+    backward: Int[Tensor, " n"]
+
+    @classmethod
+    def asked(
+        cls, net: Queried, x: Tensor, y: Tensor, criterion: Criterion, batch_size: int
+    ) -> Record:
+        """Ask about the examples themselves: what fools already is its own nearest point."""
+        none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        record = cls(
+            x, x.clone(), none.bool(), none, none - 1, none.clone(), none.clone()
+        )  # fmt: skip
+        record.check(net, y, torch.arange(len(x), device=x.device), criterion, batch_size)
+        record.first[record.success] = 0
+        return record
+
+    def check(
+        self, net: Queried, y: Tensor, rows: Tensor, criterion: Criterion, batch_size: int
+    ) -> None:
+        """Recompute success and prediction of some rows by a fresh forward pass."""
+        for part in rows.split(batch_size):
+            with torch.no_grad():
+                logits = net(self.x[part])
+            if wrong := label_error(y, net.classes):
+                raise wrong
+            if not bool(logits.isfinite().all()):
+                row = int(part[(~logits.isfinite().all(1)).nonzero()[0, 0]])
+                raise WalnutError(
+                    f"the network's answer for example {row} is not a number (NaN or infinite): "
+                    "check its weights and the input range"
+                )
+            self.success[part] = criterion(logits, y[part])
+            self.prediction[part] = logits.argmax(1)
+            self.forward[part] += 1
+
+    def take(self, rows: Tensor, found: Adversarial) -> None:
+        """Put the result of a run on some rows in their places and add its passes."""
+        self.x[rows], self.success[rows] = found.x, found.success
+        self.prediction[rows], self.first[rows] = found.prediction, found.first_success
+        self.forward[rows] += found.forward
+        self.backward[rows] += found.backward
+
+    def refine(
+        self, net: Queried, y: Tensor, norm: Norm, passes: int, attack: MinimalAttack
+    ) -> None:
+        """Draw each adversarial point towards its example by bisection, one forward pass at a time.
+
+        x0 + t · (x − x0) with t in (0, 1]; in L0 the share t of the entries that changed most.
+        """
+        moved = self.success & (size(self.x - self.x0, norm) > 0)
+        for part in moved.nonzero()[:, 0].split(attack.batch_size):
+            x0, far = self.x0[part], self.x[part]
+            low = torch.zeros(len(part), dtype=x0.dtype, device=x0.device)
+            high = torch.ones_like(low)
+            for _ in range(passes):
+                middle = (low + high) / 2
+                x = between(x0, far, middle, norm)
+                with torch.no_grad():
+                    logits = net(x)
+                self.forward[part] += 1
+                fools = attack.margin(logits, y[part]) > slack(logits)
+                low, high = torch.where(fools, low, middle), torch.where(fools, middle, high)
+                self.x[part[fools]] = x[fools]
+                self.prediction[part[fools]] = logits.argmax(1)[fools]
+
+    def close(self, began: float, name: str, seed: int) -> Adversarial:
+        """Return the finished record."""
+        return Adversarial(
+            self.x, self.success, self.prediction, self.first, self.forward, self.backward,
+            perturbation_norms(self.x, self.x0), time.perf_counter() - began, name, seed,
+        )  # fmt: skip
+
+
+def between(x0: Tensor, far: Tensor, share: Tensor, norm: Norm) -> Tensor:
+    """Return a point between ``x0`` and ``far``, ``share`` of the way in ``norm``."""
+    if norm is not l0:
+        x = x0 + rows_like(share, x0) * (far - x0)
+        return x.clamp(torch.minimum(x0, far), torch.maximum(x0, far))
+    rank = (far - x0).flatten(1).abs().argsort(dim=1, descending=True, stable=True).argsort(1)
+    keep = (share * size(far - x0, l0)).ceil()
+    return torch.where((rank < keep[:, None]).reshape(x0.shape), far, x0)
+
+
+@contextmanager
+def held(model: Any) -> Iterator[None]:
+    """Hold the network still, with gradients on whatever the caller has switched off."""
+    with torch.inference_mode(False), torch.enable_grad(), frozen(model):
+        yield
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MinimalAttack:
+    """What every minimal attack is told, and how it is run: call it with ``(model, x, y)``.
+
+    Args:
+        targeted: ``y`` are targets to reach.
+        refine: forward passes of bisection towards the example at the end.
+        bounds: the box inputs live in; None for none.
+        mask: bool, shaped like one example (or broadcasting to it): the entries that may change.
+    """
+
+    targeted: bool = False
+    refine: int = 8
+    bounds: Bounds = (0.0, 1.0)
+    mask: Tensor | None = field(default=None, repr=False, compare=False)
+    seed: int = 0
+    batch_size: int = field(default=256, repr=False, compare=False)
+    drop: bool = field(default=True, repr=False, compare=False)
+
+    norm: ClassVar[Any] = l2
+    stops: ClassVar[bool] = False  # whether a row leaves at its first success
+
+    def __repr__(self) -> str:
+        """Return the record: the fields, norms by their names."""
+        parts = [(f.name, getattr(self, f.name)) for f in fields(self) if f.repr]
+        shown = (f"{k}={v.__name__ if isinstance(v, type) else repr(v)}" for k, v in parts)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def method(self, x: Tensor, answers: Answers) -> tuple[Method, int]:
+        """Return what a step is, and how many there are."""
+        raise NotImplementedError
+
+    def criterion(self) -> Criterion:
+        """Return what counts as success."""
+        return classified_as() if self.targeted else misclassified()
+
+    def margin(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Return by how much each row fools."""
+        return Answers(self.targeted)(lambda _: logits, logits, y)
+
+    def checked(self, model: Model, x: Tensor, y: Tensor) -> None:
+        """Say what does not fit, in the user's words."""
+        limit = unconstrained() if self.bounds is None else box(*self.bounds)
+        prepare(model, x, limit)
+        if len(x) != len(y):
+            raise WalnutError(f"there are {len(x)} examples but {len(y)} labels")
+        if len(x) == 0:
+            raise WalnutError("there is nothing to attack: x holds no examples")
+
+    def search(self, record: Record, rows: Tensor, model: Model, x: Tensor, y: Tensor) -> None:
+        """Attack the rows that are not decided and put what is found into the record."""
+        answers = Answers(self.targeted)
+        method, steps = self.method(x[rows], answers)
+        run = Run(
+            answers, self.criterion(), steps, early_stop=self.stops, keep_best=self.stops,
+            seed=self.seed, batch_size=self.batch_size, drop=self.drop, name=repr(self),
+        )  # fmt: skip
+        record.take(rows, run(method, model, x[rows], y[rows]))
+
+    def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
+        """Find the nearest example of each of ``x`` (n, ...) that fools the network.
+
+        Raises:
+            WalnutError: something does not fit; the message says what and how to mend it.
+        """
+        self.checked(model, x, y)
+        began, net = time.perf_counter(), Queried(model)
+        outer = torch.is_inference_mode_enabled()
+        with held(model):
+            x, y = (x.clone(), y.clone()) if outer else (x.detach(), y)
+            record = Record.asked(net, x, y, self.criterion(), self.batch_size)
+            rows = (~record.success).nonzero()[:, 0]
+            if len(rows):
+                self.search(record, rows, model, x, y)
+            if self.refine:
+                record.refine(net, y, self.norm, self.refine, self)
+            return record.close(began, repr(self), self.seed)
