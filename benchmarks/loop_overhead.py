@@ -65,17 +65,19 @@ def candidates(
     return made
 
 
-def measure(model: nn.Module, x: Tensor, eps: float) -> dict[str, object]:
+def measure(
+    model: nn.Module, x: Tensor, eps: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, object]:
     """Time every candidate in turn."""
     y = predict(model, x).argmax(1)
     made = candidates(model, x, y, eps)
     times: dict[str, list[float]] = {name: [] for name in made}
     for i in range(ROUNDS + 1):
         for name, call in made.items():
-            began = time.perf_counter()
+            began = clock()
             call()
             if i:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
     base = times["bare"]
     return {
         "examples": len(x),
@@ -99,10 +101,16 @@ def main() -> None:
         resnet = nets.resolve("resnet-20", weights, mean=mean, std=std)
     small = nets.build("small-cnn", shape=(1, 28, 28), classes=10).eval()
     lenet = nets.build("lenet-300-100", shape=(1, 28, 28), classes=10).eval()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    wide = nets.build("small-cnn-wide", shape=(1, 28, 28), classes=10).eval()
+    alone = measure(wide, torch.rand(256, 1, 28, 28), 0.1, time.process_time)
+    torch.set_num_threads(threads)
     record.write(
         "loop_overhead",
         SEED,
         {
+            "small-cnn-wide, processor time of one thread": alone,
             "resnet-20": measure(resnet, torch.rand(50, 3, 32, 32), 8 / 255),
             "small-cnn": measure(small, torch.rand(256, 1, 28, 28), 0.1),
             "lenet-300-100": measure(lenet, torch.rand(256, 1, 28, 28), 0.1),

@@ -8,6 +8,7 @@ not depend on the batch, beyond the rounding of the network itself.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ class _Work:
         point = self.method.point(batch.state).detach()
         logits = self.model.logits_at(point)
         self.model.forget()
-        if not bool(values.isfinite().all()):
+        if not math.isfinite(float(values.sum())) and not bool(values.isfinite().all()):
             row = int(batch.index[(~values.isfinite()).nonzero()[0, 0]])
             raise WalnutError(
                 f"the network's answer for example {row} is not a number (NaN or infinite): "
@@ -202,6 +203,8 @@ class _Work:
         success = self.run.criterion(logits, batch.y)
         at = batch.restart * self.run.steps + batch.step
         batch.first = torch.where(success & (batch.first < 0), at, batch.first)
+        if not (self.run.keep_best or self.run.early_stop or fresh):
+            return  # the last point is the answer, and this is not the last
         # an untouched example is only an answer where it already fools the network
         better = (success | self.run.from_start | (at > 0)) & ~batch.decided
         if self.run.keep_best:
