@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
+from walnut.core.queried import looks_like_probabilities
 from walnut.core.types import Model
 
 Level = Literal["good", "odd", "wrong"]
@@ -113,8 +114,8 @@ def _kind_of_output(logits: Tensor) -> Finding:
             "some outputs are not numbers (NaN or infinite)",
             "check the weights, and that inputs in [0, 1] are what the network expects",
         )
-    sums, one = logits.sum(1), torch.ones(len(logits), dtype=torch.float64, device=logits.device)
-    if bool((logits >= 0).all()) and torch.allclose(sums, one, atol=1e-4):
+    one = torch.ones(len(logits), dtype=torch.float64, device=logits.device)
+    if looks_like_probabilities(logits):
         return Finding(
             "outputs",
             "wrong",

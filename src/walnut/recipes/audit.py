@@ -24,7 +24,7 @@ from walnut.weights import bake
 from .compress import CompressResult, compress
 from .forms import histograms, rows
 from .recipe import Recipe
-from .record import Cells, Gallery, Json, digest, drawn_examples, finish, header, varied
+from .record import Cells, Gallery, Json, drawn_examples, finish, header, identity
 
 STEPS = 20
 CURVE = 8
@@ -137,17 +137,9 @@ def audit(
     began = time.perf_counter()
     x, y = drawn_examples(dataset, examples, seed)
     dense = bake(copy.deepcopy(model)).eval()
-    predict(
-        dense, x[:2]
-    )  # a network that does not fit the data is named before anything is trained
+    predict(dense, x[:2])  # what does not fit the data is named before anything is trained
     packed = compress(dense, dataset, recipe=recipe, seed=seed, out=out, progress=progress)
     forms = packed.stages
-    identity = {
-        "forms": {form: digest(net) for form, net in forms.items()},
-        "data": dataset.digest(),
-        "examples": len(y),
-        "seed": seed,
-    }
     eps = tuple(sorted(set(eps)))
     middle = eps[len(eps) // 2]
     radii = tuple(sorted({*eps, *(eps[-1] * (i + 1) / CURVE for i in range(CURVE))}))
@@ -160,7 +152,8 @@ def audit(
         if progress is not None:
             progress(what, min(done, work), work)
 
-    bench = _Bench(forms, x, y, seed, Cells(out / "cells", identity), tell)
+    cells = Cells(out / "cells", identity(forms, dataset, len(y), seed))
+    bench = _Bench(forms, x, y, seed, cells, tell)
     result = header("audit", seed, dataset, len(y))
     tables = [bench.table(radius) | {"method": "pgd"} for radius in eps]
     result["network"] = {"name": name, "parameters": cost(dense, dataset.shape).parameters}
@@ -201,13 +194,8 @@ def _share(value: float, total: int) -> Json:
 
 
 def _gallery(bench: _Bench, dataset: Dataset, eps: float) -> Gallery:
-    """Return pictures of the first examples under PGD, dense and packed."""
+    """Return pictures of the same examples under PGD, dense and packed."""
     gallery = Gallery(dataset.classes)
-    few, rows = slice(0, 64), list[int]()
-    for form in ("dense", "packed"):
-        net = bench.forms[form]
-        found = pgd(eps, steps=STEPS, seed=bench.seed)(net, bench.x[few], bench.y[few])
-        clean = predict(net, bench.x[few]).argmax(1)
-        rows = rows or varied(bench.y[few], found.success & (clean == bench.y[few]), 6)
-        gallery.add(form, "pgd", eps, bench.x[few], bench.y[few], clean, found, rows)
+    shown = {form: bench.forms[form] for form in ("dense", "packed")}
+    gallery.compare(shown, "pgd", pgd(eps, steps=STEPS, seed=bench.seed), eps, bench.x, bench.y)
     return gallery

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from walnut.core.files import write_atomically, write_json
-from walnut.core.types import Adversarial
+from walnut.core.types import Adversarial, Attack
 from walnut.data import Dataset
+from walnut.evaluate import predict
 
 Json = dict[str, Any]
 
@@ -78,6 +79,18 @@ def digest(model: nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
+def identity(
+    models: Mapping[str, nn.Module], dataset: Dataset, examples: int, seed: int
+) -> dict[str, Any]:
+    """Return what figures were measured on: which networks, which data, how much of it."""
+    return {
+        "models": {name: digest(model) for name, model in models.items()},
+        "data": dataset.digest(),
+        "examples": examples,
+        "seed": seed,
+    }
+
+
 class Cells:
     """Figures kept as they are found, so that an interrupted run goes on from there.
 
@@ -108,7 +121,7 @@ class Cells:
 class Gallery:
     """Pictures of originals, perturbations and results, kept as arrays beside the result."""
 
-    def __init__(self, classes: tuple[str, ...], magnification: float = 0.0) -> None:
+    def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
         self.entries: list[Json] = []
         self.arrays: dict[str, list[np.ndarray]] = {
@@ -141,6 +154,18 @@ class Gallery:
             )
             for key, value in zip(self.arrays, (x[row], delta, found.x[row]), strict=True):
                 self.arrays[key].append(value.detach().cpu().float().numpy())
+
+    def compare(
+        self, models: Mapping[str, nn.Module], method: str, attack: Attack, eps: float,
+        x: Tensor, y: Tensor, count: int = 6,
+    ) -> None:  # fmt: skip
+        """Attack the first examples on each network, and add the same ``count`` of them for all."""
+        x, y, rows = x[:64], y[:64], list[int]()
+        for name, model in models.items():
+            found = attack(model, x, y)
+            clean = predict(model, x).argmax(1)
+            rows = rows or varied(y, found.success & (clean == y), count)
+            self.add(name, method, eps, x, y, clean, found, rows)
 
     def save(self, path: Path) -> dict[str, np.ndarray]:
         """Write the arrays and return them."""

@@ -13,9 +13,9 @@ from walnut.attacks import bim, di_fgsm, fgsm, mi_fgsm, noise, pgd
 from walnut.core.errors import WalnutError
 from walnut.core.types import Attack, Progress
 from walnut.data import Dataset
-from walnut.evaluate import accuracy, predict, transfer_table
+from walnut.evaluate import accuracy, transfer_table
 
-from .record import Cells, Gallery, Json, digest, drawn_examples, finish, header, varied
+from .record import Cells, Gallery, Json, drawn_examples, finish, header, identity
 
 TRANSFERS: dict[str, Callable[[float, int], Attack]] = {
     "fgsm": lambda eps, seed: fgsm(eps),
@@ -57,13 +57,7 @@ def transfer(
         raise WalnutError(f"no attack to transfer is called {unknown[0]!r}; there are: {known}")
     began = time.perf_counter()
     x, y = drawn_examples(dataset, examples, seed)
-    identity = {
-        "models": {name: digest(model) for name, model in models.items()},
-        "data": dataset.digest(),
-        "examples": len(y),
-        "seed": seed,
-    }
-    cells = Cells(out / "cells", identity)
+    cells = Cells(out / "cells", identity(models, dataset, len(y), seed))
     gallery = Gallery(dataset.classes)
     tables: list[Json] = []
     for method in attacks:
@@ -84,12 +78,8 @@ def transfer(
             tables.append(cells(f"{method}-{radius:.6g}", table) | {"method": method})
     if progress is not None:
         progress("pictures", len(eps), len(eps))
-    few, rows = slice(0, 64), list[int]()
-    for name, model in models.items():
-        found = TRANSFERS[attacks[0]](eps[len(eps) // 2], seed)(model, x[few], y[few])
-        clean = predict(model, x[few]).argmax(1)
-        rows = rows or varied(y[few], found.success & (clean == y[few]), 5)
-        gallery.add(name, attacks[0], eps[len(eps) // 2], x[few], y[few], clean, found, rows)
+    middle = eps[len(eps) // 2]
+    gallery.compare(models, attacks[0], TRANSFERS[attacks[0]](middle, seed), middle, x, y)
     result = header("transfer", seed, dataset, len(y))
     result["rows"] = [_row(name, model, x, y) for name, model in models.items()]
     result["transfer"] = tables
