@@ -7,8 +7,8 @@ attack believes it to be. Each check here returns findings; :func:`examine` runs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -27,12 +27,21 @@ _CLEARLY = 0.05  # a difference in accuracy that is no accident among 200 exampl
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: ``good``, ``odd`` (know it) or ``wrong`` (mend it first)."""
+    """One thing that was looked at: ``good``, ``odd`` (know it) or ``wrong`` (mend it first).
+
+    ``examples`` are the rows and ``attacks`` the stages that show it.
+    """
 
     name: str
     level: Level
     sentence: str
     remedy: str = ""
+    examples: tuple[int, ...] = ()
+    attacks: tuple[str, ...] = ()
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values; at most 100 examples are named."""
+        return asdict(self) | {"examples": list(self.examples[:100]), "attacks": list(self.attacks)}
 
 
 def examine(

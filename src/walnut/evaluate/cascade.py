@@ -1,0 +1,117 @@
+"""The cascade: stage after stage over what still stands, each outcome in the ledger as it happens."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from walnut.core.constraints import l1, l2, linf
+from walnut.core.objectives import margin
+from walnut.core.types import Adversarial, Attack, Model, Progress
+
+from .accuracy import predict
+from .ledger import Ledger, Outcome
+from .stages import Setting, Stage, Suspicion
+from .survey import WRONG, StageRecord, Survey
+
+NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1"}
+_SLACK = 1e-6
+
+
+@dataclass
+class Cascade:
+    """The stages of a plan, run on one network.
+
+    Args:
+        attacked: what attacks climb: the network, or its straight-through twin.
+        setting: norm, radius, box, seed.
+        survey: what is known of each example; filled as stages run.
+        ledger: where outcomes are kept.
+        cost: forward passes that one call of ``attacked`` takes (an average over several takes more).
+        progress: called as stages run.
+    """
+
+    attacked: Model
+    setting: Setting
+    survey: Survey
+    ledger: Ledger
+    cost: int = 1
+    progress: Progress | None = None
+
+    def run(self, stages: tuple[Stage, ...], suspicion: Suspicion) -> None:
+        """Run every stage that has a reason and rows; the first also finds what is wrong already."""
+        for stage in stages:
+            rows = stage.rows(self.survey)
+            why = stage.when(self.survey, suspicion)
+            if why and len(rows):
+                self.stage(stage, rows, why)
+
+    def stage(self, stage: Stage, rows: Int[Tensor, " m"], why: str) -> StageRecord:
+        """Run one stage on some rows, batch by batch, and note what fell."""
+        number, attack = len(self.survey.stages), stage.make(self.setting)
+        standing = set(self.survey.standing.tolist())
+        forward, backward, seconds = 0, 0, 0.0
+        for at, batch in enumerate(rows.split(self.setting.batch_size)):
+            if self.progress is not None:
+                self.progress(stage.name, at * self.setting.batch_size, len(rows))
+            outcome = self.ledger.cell(
+                f"{number:02d}-{stage.name.replace(' ', '-')}-{at:04d}", batch,
+                lambda batch=batch: self.attempt(attack, batch),  # type: ignore[misc]
+            )  # fmt: skip
+            if number == 0:
+                self._clean(batch, outcome)
+            self.survey.take(number, batch, outcome)
+            forward += int(outcome["forward"].sum())
+            backward += int(outcome["backward"].sum())
+            seconds += float(outcome["seconds"])
+        if self.progress is not None:
+            self.progress(stage.name, len(rows), len(rows))
+        left = set(self.survey.standing.tolist())
+        wrong = set((self.survey.fell_to == WRONG).nonzero()[:, 0].tolist())
+        broke = tuple(sorted(standing - left - wrong))
+        done = StageRecord(
+            stage.name, repr(attack), stage.family, why, len(rows), len(broke),
+            forward, backward, seconds, broke,
+        )  # fmt: skip
+        self.survey.stages.append(done)
+        return done
+
+    def _clean(self, rows: Tensor, outcome: Outcome) -> None:
+        """The first stage looks at the examples themselves first: what falls there was wrong."""
+        wrong = outcome["success"].bool() & (outcome["first"] == 0)
+        prediction = torch.where(wrong, outcome["prediction"], self.survey.y[rows])
+        self.survey.take_clean(rows, prediction)
+
+    def attempt(self, attack: Attack, rows: Int[Tensor, " m"]) -> Outcome:
+        """Attack some rows; a success counts only inside the ball, on a fresh pass."""
+        x, y = self.survey.x[rows], self.survey.y[rows]
+        began = time.perf_counter()
+        found = attack(self.attacked, x, y)  # type: ignore[arg-type]
+        radius = found.norms[NAMES[self.setting.norm]]
+        inside = radius <= self.setting.eps * (1 + _SLACK) + _SLACK
+        success = found.success & inside
+        known = torch.where(found.success, radius, torch.full_like(radius, float("inf")))
+        forward = found.forward.clone()
+        hope = torch.full_like(radius, float("-inf"))
+        failed = (~success).nonzero()[:, 0]
+        if len(failed):
+            hope[failed] = self.hope(found, failed, y)
+            forward[failed] += 1
+        return {
+            "success": success, "prediction": found.prediction, "first": found.first_success,
+            "forward": self.cost * forward, "backward": self.cost * found.backward,
+            "radius": known, "hope": hope, "x": found.x[success],
+            "seconds": torch.tensor(time.perf_counter() - began, dtype=torch.float64),
+        }  # fmt: skip
+
+    def hope(
+        self, found: Adversarial, rows: Int[Tensor, " m"], y: Int[Tensor, " n"]
+    ) -> Float[Tensor, " m"]:
+        """Return the margin that failed attempts reached: the nearer to 0, the more hope."""
+        logits = predict(self.attacked, found.x[rows], self.setting.batch_size)
+        return margin()(lambda _: logits, found.x[rows], y[rows]).double()

@@ -1,0 +1,230 @@
+"""How a network comes in to be judged: which form it has, what is odd about it, and what attacks climb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from walnut.attacks.gradient import pgd
+from walnut.core.errors import WalnutError
+from walnut.core.frozen import frozen
+from walnut.core.queried import looks_like_probabilities
+from walnut.core.types import Adversarial, Attack, Model
+
+from .accuracy import predict
+from .adapt import adapt
+from .honesty import Finding, examine
+from .ledger import fingerprint
+from .path import GradientPath, gradient_path
+from .stages import Setting, Stage, Suspicion
+from .twin import TwinMatch, straight_through, twin_match, twin_of
+
+LOOKED_AT = 32  # examples that the checks before any attack use
+AVERAGED = 8  # passes that are averaged where two of them disagree
+
+
+class _Counted(nn.Module):
+    """A network that counts the examples that pass through it."""
+
+    def __init__(self, network: Model) -> None:
+        super().__init__()
+        self.network, self.forward_passes, self.backward_passes = network, 0, 0
+        self.training = bool(getattr(network, "training", False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forward_passes += len(x)
+        self.backward_passes += len(x) if x.requires_grad else 0
+        return self.network(x)
+
+
+class Averaged(nn.Module):
+    """The mean of several passes of a network that answers differently from call to call (EOT)."""
+
+    def __init__(self, network: Model, passes: int) -> None:
+        super().__init__()
+        self.network, self.passes = network, passes
+        self.training = bool(getattr(network, "training", False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return mean logits (b, classes)."""
+        return torch.stack([self.network(x) for _ in range(self.passes)]).mean(0)
+
+
+class Logarithm(nn.Module):
+    """log p of a network that returns probabilities: logits up to a constant, down to float's smallest."""
+
+    def __init__(self, network: Model) -> None:
+        super().__init__()
+        self.network = network
+        self.training = bool(getattr(network, "training", False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return log-probabilities (b, classes)."""
+        p = self.network(x)
+        return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Examples made on another network, tried on the one attacked; they go on after that one is fooled."""
+
+    name: str
+    source: Model = field(repr=False)
+    attack: Attack
+
+    def __call__(self, model: nn.Module, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
+        """Return the record with what ``model`` says of the examples."""
+        made = self.attack(adapt(self.source), x, y)  # type: ignore[arg-type]
+        prediction = predict(model, made.x).argmax(1)
+        success = prediction != y
+        first = torch.where(success, 1, -1)
+        return replace(
+            made, success=success, prediction=prediction, first_success=first,
+            forward=made.forward + 1, attack=repr(self),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Entrance:
+    """A network on its way in.
+
+    Attributes:
+        model: the network, callable.
+        attacked: what attacks ask: the network, with whatever is needed to give a useful gradient.
+        kind: ``direct``, ``twin`` (a straight-through gradient) or ``none`` (queries only).
+        path: how gradients flow in the network itself.
+        match: how near the twin is, where there is one.
+        findings: the checks made before any attack.
+        cost: passes of the network in one of ``attacked``.
+        passes: forward and backward passes spent on looking.
+        given: the twin that the caller gave.
+    """
+
+    model: Any
+    attacked: Model
+    kind: str
+    path: GradientPath
+    match: TwinMatch | None
+    findings: tuple[Finding, ...]
+    cost: int
+    passes: tuple[int, int]
+    given: Model | None
+
+    @property
+    def suspicion(self) -> Suspicion:
+        """What speaks for asking without gradients."""
+        reasons = [f"{f.name}: {f.sentence}" for f in self.findings if f.level == "wrong"]
+        if self.kind != "direct":
+            reasons.append(self.path.sentence)
+        return Suspicion(tuple(reasons), self.kind != "none")
+
+    @property
+    def sentence(self) -> str:
+        """Say how the network is attacked."""
+        if self.kind == "direct":
+            return f"attacked directly: {self.path.sentence}"
+        if self.kind == "none":
+            return f"asked without gradients: {self.path.sentence}, and there is no twin"
+        assert self.match is not None
+        return (
+            f"attacked through a straight-through twin: {self.path.sentence}; the twin agrees on "
+            f"{self.match.agreement:.1%} of {self.match.examples} examples, "
+            f"logits within {self.match.gap:.3g}"
+        )
+
+    def json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "kind": self.kind, "sentence": self.sentence, "gradient": self.path.json(),
+            "agreement": None if self.match is None else self.match.agreement,
+            "gap": None if self.match is None else self.match.gap,
+        }  # fmt: skip
+
+    def fingerprint(self, x: Tensor) -> str:
+        """Return a hash of the network: its state, and its answers where they do not change."""
+        random = any(f.name == "randomness" and f.level == "wrong" for f in self.findings)
+        answers = None if random else predict(self.model, x).argmax(1)
+        return fingerprint(self.model, answers)
+
+    def transfers(
+        self, stages: tuple[Stage, ...], surrogates: Mapping[str, Model]
+    ) -> tuple[Stage, ...]:
+        """Return the stages with one of transfer for each other network, behind the gradient stages."""
+        sources = dict(surrogates)
+        if self.given is not None:
+            sources = {"the float network": self.given} | sources
+        last = max((i for i, s in enumerate(stages) if s.family == "gradient"), default=-1) + 1
+        more = tuple(Stage(f"from {n}", _carry(n, s), "transfer") for n, s in sources.items())
+        return stages[:last] + more + stages[last:]
+
+
+def _carry(name: str, source: Model) -> Any:
+    def make(s: Setting) -> Attack:
+        inner = pgd(
+            s.eps, norm=s.norm, steps=20, early_stop=False, bounds=s.bounds, seed=s.seed,
+            batch_size=s.batch_size,
+        )  # fmt: skip
+        return Carried(name, source, inner)
+
+    return make
+
+
+def enter(
+    model: Any,
+    x: Float[Tensor, " n *d"],
+    y: Int[Tensor, " n"],
+    twin: Model | None = None,
+    batch_size: int = 512,
+) -> Entrance:
+    """Look at a network before it is attacked, and make what attacks will climb.
+
+    A network that answers differently from call to call is averaged over 8 passes, probabilities are taken
+    the logarithm of, and one without a useful gradient gets a straight-through twin: the one given, or
+    one built (:func:`walnut.evaluate.twin.twin_of`), or none.
+
+    Args:
+        model: any form that :func:`walnut.evaluate.adapt.adapt` takes.
+        x: examples (n, ...) in [0, 1]; 32 of them are looked at.
+        y: their labels (n,).
+        twin: a differentiable network with the same answers, or nearly.
+    """
+    network = adapt(model)
+    counted = _Counted(network)
+    some = slice(0, min(LOOKED_AT, len(x)))
+    findings = examine(counted, x[some], y[some], trained=False)
+    shape = next((f for f in findings if f.name == "shape"), None)
+    if shape is not None:
+        raise WalnutError(f"{shape.sentence}: {shape.remedy}")
+    levels = {f.name: f.level for f in findings}
+    path = gradient_path(network, x)
+    n, forward, backward = path.examples, counted.forward_passes, counted.backward_passes
+    seen = (forward + n * path.forward, backward + n * path.backward)
+    attacked, kind, match = network, "direct", None
+    if path.kind != "direct":
+        soft = twin if twin is not None else _built(model)
+        kind = "none" if soft is None else "twin"
+        if soft is not None:
+            attacked = straight_through(network, soft)
+            match = twin_match(network, soft, x[: 4 * LOOKED_AT], batch_size)
+            kind = kind if gradient_path(attacked, x[:8]).share > 0 else "none"
+    cost = 1
+    if levels.get("randomness") == "wrong":
+        attacked, cost = Averaged(attacked, AVERAGED), AVERAGED
+    with torch.no_grad(), frozen(network):
+        if looks_like_probabilities(network(x[some])):
+            attacked = Logarithm(attacked)
+    return Entrance(
+        network, attacked, kind, path, match, tuple(findings), cost, seen, twin
+    )  # fmt: skip
+
+
+def _built(model: Any) -> Model | None:
+    try:
+        return twin_of(model)
+    except WalnutError:
+        return None

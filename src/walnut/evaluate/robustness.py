@@ -1,0 +1,185 @@
+"""The verdict: how many examples the strongest attack leaves, and whether to believe it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from walnut.attacks.common import ball, prepare
+from walnut.core.constraints import linf
+from walnut.core.errors import WalnutError
+from walnut.core.types import Model, Progress
+
+from .accuracy import Share
+from .cascade import NAMES, Cascade
+from .curve import CURVE, Curve, curve, smallest
+from .doubts import doubts
+from .entrance import Entrance, enter
+from .evidence import Evidence
+from .honesty import Finding
+from .ledger import Ledger, fingerprint
+from .probes import probe
+from .stages import Setting, Stage, plan
+from .survey import StageRecord, Survey
+
+VERSION = 1  # of the ledger: a change of what stages do makes old outcomes useless
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is left of a network's accuracy in a ball, and how that is known.
+
+    Attributes:
+        norm, eps, effort: what was asked.
+        clean: right untouched, of all examples.
+        robust: right, and nothing that was run breaks it: the worst case per example.
+        stages: what was run, in order.
+        curve: accuracy against the radius; None where it was not asked for or has no gradient.
+        checks: every honesty check, good or not. One of level ``wrong`` is a red flag.
+        entrance: how the network's form was attacked.
+        forward, backward: mean passes per example, checks and curve included.
+        seconds: wall clock of what was computed; stages read from a ledger count as they were.
+        survey: the examples one by one.
+    """
+
+    norm: str
+    eps: float
+    effort: str
+    clean: Share
+    robust: Share
+    stages: tuple[StageRecord, ...]
+    curve: Curve | None
+    checks: tuple[Finding, ...]
+    entrance: Entrance
+    forward: float
+    backward: float
+    seconds: float
+    survey: Survey = field(repr=False)
+
+    @property
+    def flags(self) -> tuple[Finding, ...]:
+        """The red flags: reasons not to believe the figure."""
+        return tuple(check for check in self.checks if check.level == "wrong")
+
+    def json(self) -> dict[str, Any]:
+        """Return plain numbers for a result file."""
+        return {
+            "norm": self.norm, "eps": self.eps, "effort": self.effort,
+            "clean": self.clean.json(), "robust": self.robust.json(),
+            "forward": self.forward, "backward": self.backward, "seconds": round(self.seconds, 3),
+            "stages": [stage.json() for stage in self.stages],
+            "curve": None if self.curve is None else self.curve.json(),
+            "checks": [check.json() for check in self.checks],
+            "path": self.entrance.json(),
+        }  # fmt: skip
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Return what is known of each example, as tensors (n,)."""
+        s = self.survey
+        return {
+            "label": s.y, "prediction": s.prediction, "fell_to": s.fell_to, "step": s.step,
+            "radius": smallest(s, self.eps), "margin": s.hope, "forward": s.forward,
+            "backward": s.backward, "adversarial": s.found,
+        }  # fmt: skip
+
+
+def robustness(
+    model: Any,
+    x: Float[Tensor, " n *d"],
+    y: Int[Tensor, " n"],
+    *,
+    norm: Any = linf,
+    eps: float,
+    effort: str | tuple[Stage, ...] = "standard",
+    with_curve: bool = True,
+    twin: Model | None = None,
+    surrogates: Mapping[str, Model] | None = None,
+    bounds: tuple[float, float] | None = (0.0, 1.0),
+    seed: int = 0,
+    batch_size: int = 512,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Find the share of examples that no perturbation within ``eps`` is known to fool.
+
+    Robust accuracy = mean_i [f(x_i) = y_i and no stage found ‖x̂ − x_i‖ ≤ eps, f(x̂) ≠ y_i].
+
+    The stages are those of :mod:`walnut.evaluate.stages`: each has only what still stands. What the
+    honesty checks find is in ``checks``; a red flag among ``flags`` means that the figure is likely too high.
+
+    Args:
+        model: anything that :func:`walnut.evaluate.entrance.enter` takes: a module, a compressed,
+            exported or quantised form, a callable.
+        x: examples (n, ...) in ``bounds``.
+        y: true labels (n,).
+        norm: ``linf``, ``l2`` or ``l1``.
+        eps: radius in input units, so 8/255 for 8-bit images.
+        effort: ``"standard"``, ``"autoattack"`` (the full protocol of that name), or stages of your own.
+        with_curve: also search each example's smallest perturbation.
+        twin: a differentiable network that the model was made from; built where that is possible.
+        surrogates: other networks by name, whose adversarial examples are tried too.
+        seed: of every draw.
+        batch_size: rows at work at once, and the work that a kill can lose.
+        folder: where the ledger is kept; the same call goes on from what is there.
+        progress: called as work goes on.
+
+    Raises:
+        WalnutError: inputs, labels or radius that make no sense, a network whose answers are not
+            numbers, or a ledger of something else.
+
+    >>> net = torch.nn.Linear(2, 2, bias=False).eval()
+    >>> _ = net.weight.data.copy_(torch.eye(2))
+    >>> x, y = torch.tensor([[0.9, 0.1], [0.6, 0.5], [0.2, 0.9]]), torch.tensor([0, 0, 0])
+    >>> found = robustness(net, x, y, eps=0.1)
+    >>> found.clean.correct, found.robust.correct
+    (2, 1)
+    """
+    began = time.perf_counter()
+    stages = plan(effort)
+    setting = Setting(norm, float(eps), bounds, seed, batch_size)
+    _check(x, y, norm, setting)
+    entrance = enter(model, x, y, twin, batch_size)
+    prepare(None, x, ball(norm, eps, bounds))
+    name = effort if isinstance(effort, str) else "own"
+    identity = {
+        "walnut ledger": VERSION, "norm": NAMES[norm], "eps": float(eps), "effort": name, "seed": seed,
+        "batch size": batch_size, "examples": len(y), "data": fingerprint(x, y, bounds),
+        "stages": fingerprint([s.name for s in stages]), "network": entrance.fingerprint(x[:16]),
+    }  # fmt: skip
+    ledger = Ledger(None if folder is None else Path(folder), identity)
+    survey = Survey.of(x, y)
+    cascade = Cascade(entrance.attacked, setting, survey, ledger, entrance.cost, progress)
+    cascade.run(entrance.transfers(stages, surrogates or {}), entrance.suspicion)
+    probes = probe(cascade, entrance.suspicion.gradients)
+    if with_curve and name != "autoattack":
+        cascade.run(CURVE, entrance.suspicion)
+    found = (
+        curve(survey, setting.eps) if any(s.family == "minimal" for s in survey.stages) else None
+    )
+    forward, backward = (
+        survey.forward.sum() + entrance.passes[0],
+        survey.backward.sum() + entrance.passes[1],
+    )
+    verdict = Verdict(
+        NAMES[norm], setting.eps, name, Share.of(survey.clean), Share.of(survey.fell_to == -1),
+        tuple(survey.stages), found, (), entrance,
+        float(forward + probes.forward) / len(y), float(backward + probes.backward) / len(y),
+        time.perf_counter() - began, survey,
+    )  # fmt: skip
+    evidence = Evidence(survey, setting, entrance, probes, twin is not None, surrogates or {})
+    return replace(verdict, checks=tuple(doubts(evidence)))
+
+
+def _check(x: Tensor, y: Tensor, norm: Any, setting: Setting) -> None:
+    if norm not in NAMES:
+        raise WalnutError(f"norm must be one of linf, l2, l1, not {norm!r}")
+    if len(x) != len(y) or len(x) == 0:
+        raise WalnutError(f"there are {len(x)} examples and {len(y)} labels; give one label each")
+    if not 0 <= setting.eps < float("inf"):
+        raise WalnutError(f"eps is a radius in input units, 0 or more, not {setting.eps}")

@@ -1,0 +1,255 @@
+"""What the cascade runs, in order: cheap first, each stage only on what still stands.
+
+A plan is a tuple of stages. A stage names an attack, the rows it may have, and when it is worth running;
+nothing here depends on the network but through the survey of what has fallen so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from walnut.attacks.apgd import apgd, apgd_t
+from walnut.attacks.decision import hop_skip_jump
+from walnut.attacks.noise import noise
+from walnut.attacks.odi import odi_pgd
+from walnut.attacks.query import spsa
+from walnut.attacks.square import square
+from walnut.core.constraints import l1, l2, linf
+from walnut.core.dlr import dlr
+from walnut.core.errors import WalnutError
+from walnut.core.objectives import cross_entropy
+from walnut.core.types import Attack, Objective
+
+from .survey import Survey
+
+Rows = Callable[[Survey], Int[Tensor, " m"]]
+When = Callable[[Survey, "Suspicion"], str]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the user asked for; every stage's attack is made from it.
+
+    Args:
+        norm: ``linf``, ``l2`` or ``l1``.
+        eps: radius in input units.
+        bounds: the box inputs live in.
+        seed: of every draw.
+        batch_size: rows at work at once.
+    """
+
+    norm: Any
+    eps: float
+    bounds: tuple[float, float] | None = (0.0, 1.0)
+    seed: int = 0
+    batch_size: int = 512
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What is odd about the network before any attack: reasons to ask it without gradients."""
+
+    reasons: tuple[str, ...] = ()
+    gradients: bool = True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack on some of the rows that still stand.
+
+    Args:
+        name: as it is called in tables.
+        make: the attack for a setting.
+        family: ``gradient``, ``query``, ``noise`` or ``transfer``.
+        rows: which of the standing rows it has.
+        when: the reason to run it, or "" to leave it out.
+    """
+
+    name: str
+    make: Callable[[Setting], Attack]
+    family: str = "gradient"
+    rows: Rows = lambda survey: survey.standing
+    when: When = lambda survey, suspicion: "always"
+
+
+def climb(steps: int, restarts: int = 1, **options: Any) -> Callable[[Setting], Attack]:
+    """Return ODI-PGD with these settings, or APGD under L1, whose steps it cannot make."""
+
+    def make(s: Setting) -> Attack:
+        if s.norm is l1:
+            seed = s.seed + options.get("seed", 0) + options.get("first", 0)
+            objective: Objective = dlr() if options.get("targets") else cross_entropy()
+            return apgd(
+                s.eps, norm=l1, steps=max(steps, 5), restarts=restarts, bounds=s.bounds, seed=seed,
+                batch_size=s.batch_size, objective=objective,
+            )  # fmt: skip
+        more = options | {"seed": s.seed + options.get("seed", 0)}
+        return odi_pgd(
+            s.eps, norm=s.norm, steps=steps, restarts=restarts, bounds=s.bounds,
+            batch_size=s.batch_size, **more,
+        )  # fmt: skip
+
+    return make
+
+
+def queries(count: int, seed: int = 0) -> Callable[[Setting], Attack]:
+    """Return Square, or under L1 the best of as many random points, which needs no gradient either."""
+
+    def make(s: Setting) -> Attack:
+        if s.norm is l1:
+            return noise(s.eps, norm=l1, draws=count, bounds=s.bounds, seed=s.seed + seed)
+        return square(
+            s.eps, norm=s.norm, queries=count, bounds=s.bounds, seed=s.seed + seed,
+            batch_size=s.batch_size,
+        )  # fmt: skip
+
+    return make
+
+
+def labels_only(steps: int, samples: int) -> Callable[[Setting], Attack]:
+    """Return HopSkipJump in the norm asked for (L2 stands in for L1)."""
+
+    def make(s: Setting) -> Attack:
+        norm = linf if s.norm is linf else l2
+        return hop_skip_jump(
+            norm=norm, steps=steps, samples=samples, bounds=s.bounds or (0.0, 1.0),
+            seed=s.seed, batch_size=s.batch_size,
+        )  # fmt: skip
+
+    return make
+
+
+def control(draws: int) -> Callable[[Setting], Attack]:
+    """Return random noise on the rim of the ball."""
+    return lambda s: noise(s.eps, norm=s.norm, draws=draws, bounds=s.bounds, seed=s.seed)
+
+
+def affordable(per_example: float, per_row: int, least: int = 32) -> Rows:
+    """Return the most hopeful rows that a budget of passes per example of the data set pays for."""
+    return lambda survey: survey.hopeful(max(int(per_example * len(survey.y) / per_row), least))
+
+
+def sampled(count: int) -> Rows:
+    """Return at most ``count`` standing rows, half of them the most hopeful."""
+    return lambda survey: survey.sample(count)
+
+
+def gradients(survey: Survey, suspicion: Suspicion) -> str:
+    """Say whether there is a gradient to climb."""
+    return "always" if suspicion.gradients else ""
+
+
+def doubt(survey: Survey, suspicion: Suspicion) -> str:
+    """Give a reason to go on where the last gradient stage still broke a noticeable share."""
+    last = next((s for s in reversed(survey.stages) if s.family == "gradient"), None)
+    if last is None or not suspicion.gradients:
+        return ""
+    if last.broke >= max(2, 0.003 * len(survey.y)):
+        return f"{last.name} still broke {last.broke}"
+    return ""
+
+
+def suspected(survey: Survey, suspicion: Suspicion) -> str:
+    """Give a reason to ask without gradients: something odd, or the query-only canary found more."""
+    reasons = list(suspicion.reasons)
+    for s in survey.stages:
+        if s.family in ("query", "noise", "transfer") and s.broke:
+            reasons.append(f"{s.name} broke {s.broke} that gradients had not")
+    return "; ".join(reasons)
+
+
+def blind(survey: Survey, suspicion: Suspicion) -> str:
+    """Give the reason to begin with queries: there is no gradient."""
+    return "" if suspicion.gradients else "there is no gradient to climb"
+
+
+def estimated(s: Setting) -> Attack:
+    """Return PGD along gradients estimated from values, wide enough to see over steps and plateaus."""
+    return spsa(
+        s.eps, norm=s.norm, pairs=16, sigma=max(s.eps / 4, 1e-3) if s.norm is linf else 0.05,
+        steps=15, bounds=s.bounds, seed=s.seed,
+    )  # fmt: skip
+
+
+def canary(per_example: float, queries: int, most: int) -> Rows:
+    """Return a sample of what stands, as large as a budget of queries per example pays for."""
+    return lambda survey: survey.sample(
+        min(most, max(int(per_example * len(survey.y) / queries), 8))
+    )
+
+
+_DEEP = climb(25, 9, scout=7, targets=9, first=1, seed=1)
+
+STANDARD = (
+    Stage("single step", climb(1), when=gradients),
+    Stage("margin", climb(10), when=gradients),
+    Stage("diversified", climb(15, 3, scout=5, first=1), when=gradients),
+    Stage("targeted", _DEEP, rows=affordable(32, 225), when=gradients),
+    Stage(
+        "long", climb(40, 6, scout=7, first=1, seed=2), rows=affordable(14, 240), when=gradients
+    ),
+    Stage(
+        "doubt 1", climb(25, 9, scout=7, targets=9, first=1, seed=3), rows=affordable(60, 225),
+        when=doubt,
+    ),
+    Stage(
+        "doubt 2", climb(60, 9, scout=10, targets=9, first=1, seed=4), rows=affordable(120, 540),
+        when=doubt,
+    ),
+    Stage("half steps", climb(10, peak=1.0), rows=sampled(24), when=gradients),
+    Stage("double steps", climb(10, peak=4.0), rows=sampled(24), when=gradients),
+    Stage("first queries", queries(300), "query", when=blind),
+    Stage("queries", queries(200), "query", canary(8, 200, 64), when=gradients),
+    Stage("labels only", labels_only(4, 24), "query", canary(4, 300, 100)),
+    Stage("noise", control(32), "noise", canary(4, 32, 320)),
+    Stage("all queries", queries(2000, seed=1), "query", when=suspected),
+    Stage("estimated gradients", estimated, "query", when=suspected),
+    Stage("all labels", labels_only(12, 60), "query", sampled(100), suspected),
+)  # fmt: skip
+"""The default: about a hundred passes an example where most stand, a handful where most fall.
+
+Settings were chosen on the networks named ``tune-`` of benchmarks/defended.py, and on no other.
+"""
+
+
+def _fab(s: Setting) -> Attack:
+    from walnut.attacks.fab import fab
+
+    return fab(
+        norm=s.norm, steps=100, targets=9, bounds=s.bounds, seed=s.seed, batch_size=s.batch_size
+    )
+
+
+def _standard(preset: Callable[..., Attack]) -> Callable[[Setting], Attack]:
+    return lambda s: preset(
+        s.eps, norm=s.norm, bounds=s.bounds, seed=s.seed, batch_size=s.batch_size
+    )
+
+
+AUTOATTACK = (
+    Stage("apgd-ce", _standard(apgd), when=gradients),
+    Stage("apgd-t", _standard(apgd_t), when=gradients),
+    Stage("fab-t", _fab, when=gradients),
+    Stage("square", queries(5000), "query"),
+)  # fmt: skip
+"""The standard protocol of AutoAttack (Croce & Hein 2020, §6), every stage on every survivor."""
+
+PLANS = {"standard": STANDARD, "autoattack": AUTOATTACK}
+
+
+def plan(effort: str | tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Return the stages of an effort.
+
+    >>> [stage.name for stage in plan("autoattack")]
+    ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+    """
+    if not isinstance(effort, str):
+        return effort
+    if effort not in PLANS:
+        raise WalnutError(f"effort must be one of {', '.join(PLANS)}, not {effort!r}")
+    return PLANS[effort]

@@ -1,0 +1,392 @@
+"""The verdict: exact where robustness is known, honest where it is masked, and never lost to a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import labelled, small_net
+from walnut.attacks import pgd
+from walnut.core.constraints import l1, l2, linf
+from walnut.core.errors import WalnutError
+from walnut.data import load
+from walnut.evaluate.robustness import Verdict, robustness
+from walnut.evaluate.survey import STANDING, WRONG
+from walnut.training import Batches, fit, optimizers
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[nn.Module, Tensor, Tensor]:
+    """A trained network on the digits, and test examples of which it gets nearly all right."""
+    dataset = load("digits")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 10))
+    cross = nn.functional.cross_entropy
+    fit(
+        net, lambda m, x, y: cross(m(x), y, reduction="none"),
+        Batches(dataset.train.x, dataset.train.y, 64), epochs=15, optimizer=optimizers.adam(5e-3),
+    )  # fmt: skip
+    return net.eval(), dataset.test.x[:80], dataset.test.y[:80]
+
+
+def red(verdict: Verdict) -> list[str]:
+    return [flag.name for flag in verdict.flags]
+
+
+# -- the figure ---------------------------------------------------------------------------------
+@pytest.mark.parametrize(("norm", "dual"), [(linf, 1), (l2, 2), (l1, float("inf"))])
+def test_exact_on_a_linear_network(norm: Any, dual: float) -> None:
+    torch.manual_seed(3)
+    net = nn.Linear(8, 3, dtype=torch.float64).eval()
+    x = torch.randn(60, 8, dtype=torch.float64)
+    z = net(x).detach()
+    y = z.argmax(1)
+    y[:5] = (y[:5] + 1) % 3
+    rows = torch.arange(60)
+    gaps = z[rows, y][:, None] - z
+    slopes = torch.linalg.vector_norm(net.weight[y][:, None] - net.weight[None], dual, dim=2)
+    distance = (gaps / slopes.detach().clamp_min(1e-12)).masked_fill(slopes == 0, float("inf"))
+    nearest = distance.amin(1)
+    eps = float(nearest[5:].quantile(0.4)) + 1e-4
+    found = robustness(net, x, y, norm=norm, eps=eps, bounds=None)
+    expected = nearest > eps
+    assert found.clean.correct == 55
+    # within a thousandth of the boundary either answer is right
+    sure = (nearest - eps).abs() > 1e-3 * eps
+    standing = found.survey.fell_to == STANDING
+    assert torch.equal(standing[sure], expected[sure])
+    assert not red(found)
+    assert found.curve is not None
+    smallest = found.arrays()["radius"]
+    near = (nearest > 0) & (nearest < 2 * eps)
+    assert bool((smallest[near] >= nearest[near] - 1e-9).all())  # nothing closer than there is
+    assert float((smallest[near] / nearest[near]).mean()) < 1.05
+
+
+def test_never_above_pgd_and_the_worst_case_of_all_stages(
+    digits: tuple[nn.Module, Tensor, Tensor],
+) -> None:
+    net, x, y = digits
+    found = robustness(net, x, y, eps=0.1)
+    left = (~pgd(0.1, steps=40, restarts=3)(net, x, y).success).double().mean()
+    assert found.robust.value <= float(left)
+    assert found.clean.correct == int((net(x).argmax(1) == y).sum())
+    fell = found.survey.fell_to >= 0
+    adversarial = found.survey.found
+    assert bool((net(adversarial).argmax(1) != y)[fell].all())
+    assert bool(((adversarial - x).abs().flatten(1).amax(1) <= 0.1 + 1e-5).all())
+    assert bool(((adversarial >= 0) & (adversarial <= 1)).all())
+    broke = sum(stage.broke for stage in found.stages)
+    assert broke == int(fell.sum())
+    assert broke + found.robust.correct == found.clean.correct
+    assert len({check.name for check in found.checks}) >= 22
+    assert not red(found)
+
+
+def test_the_curve_falls_and_agrees_with_the_figure(
+    digits: tuple[nn.Module, Tensor, Tensor],
+) -> None:
+    net, x, y = digits
+    found = robustness(net, x, y, eps=0.08)
+    assert found.curve is not None
+    accuracy = found.curve.accuracy
+    assert len(accuracy) == 20
+    assert list(accuracy) == sorted(accuracy, reverse=True)
+    assert found.curve.eps[9] == 0.08
+    assert accuracy[9] == found.robust.value
+    for at in (4, 14):
+        alone = robustness(net, x, y, eps=found.curve.eps[at], with_curve=False)
+        assert abs(accuracy[at] - alone.robust.value) <= 0.03
+
+
+def test_autoattack_finds_no_more(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits
+    mine = robustness(net, x[:40], y[:40], eps=0.07, with_curve=False)
+    theirs = robustness(net, x[:40], y[:40], eps=0.07, effort="autoattack")
+    assert [stage.name for stage in theirs.stages] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert mine.robust.correct <= theirs.robust.correct
+    assert theirs.forward > 4 * mine.forward
+
+
+def test_passes_are_those_that_were_made(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits
+    asked = [0, 0]
+
+    def count(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        asked[0] += len(out)
+        asked[1] += len(out) if out.requires_grad else 0
+
+    hook = net.register_forward_hook(count)
+    found = robustness(net, x[:30], y[:30], eps=0.1)
+    hook.remove()
+    # the ledger's fingerprint and the look at probabilities ask a few examples more
+    assert asked[0] - 80 <= found.forward * 30 <= asked[0]
+    assert abs(found.backward * 30 - asked[1]) <= 0.02 * asked[1]
+
+
+def test_the_same_for_every_batch_size(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits
+    net, x = net.double(), x.double()
+    one, other = (robustness(net, x, y, eps=0.08, batch_size=b) for b in (80, 7))
+    net.float()
+    assert torch.equal(one.survey.fell_to, other.survey.fell_to)
+    assert torch.allclose(one.arrays()["radius"], other.arrays()["radius"], atol=1e-9)
+
+
+def test_a_radius_of_nothing_is_the_clean_accuracy(
+    digits: tuple[nn.Module, Tensor, Tensor],
+) -> None:
+    net, x, y = digits
+    found = robustness(net, x, y, eps=0.0)
+    assert found.robust == found.clean
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes_and_vectors(classes: int) -> None:
+    torch.manual_seed(classes)
+    net = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, classes)).eval()
+    x = torch.rand(20, 5)
+    y = net(x).argmax(1)
+    for norm, eps in ((linf, 0.05), (l2, 0.1), (l1, 0.2)):
+        found = robustness(net, x, y, norm=norm, eps=eps)
+        assert 0 <= found.robust.value <= found.clean.value == 1
+    assert robustness(net, x, y, eps=1.0).robust.value <= 0.5
+
+
+def test_one_class_of_data() -> None:
+    net = small_net()
+    x, y = labelled(net, 30)
+    x, y = x[y == y[0]], y[y == y[0]]
+    assert robustness(net, x, y, eps=0.05).clean.value == 1
+
+
+# -- networks that hide or break -----------------------------------------------------------------
+class Rounded(nn.Module):
+    def __init__(self, net: nn.Module, levels: int) -> None:
+        super().__init__()
+        self.net, self.levels = net, levels
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x * self.levels).round() / self.levels)
+
+
+class Noisy(nn.Module):
+    def __init__(self, net: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.net, self.sigma = net, sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x + self.sigma * torch.randn_like(x))
+
+
+class Together(nn.Module):
+    """An example's answer depends on its batch."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - x.mean(0, keepdim=True) + 0.5)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, net: nn.Module, after: Any) -> None:
+        super().__init__()
+        self.net, self.after = net, after
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.net(x))
+
+
+def test_a_rounded_input_is_seen_through(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits
+    rounded = Rounded(net, 15)
+    eps = 0.1
+    naive = 1 - float(pgd(eps)(rounded, x, y).success.double().mean())
+    plain = robustness(net, x, y, eps=eps, with_curve=False)
+    found = robustness(rounded, x, y, eps=eps, with_curve=False)
+    assert naive > plain.robust.value + 0.3  # it hides from PGD
+    assert found.robust.value <= plain.robust.value + 0.05
+    assert found.entrance.kind == "twin"
+    assert found.entrance.match is not None
+    assert found.entrance.match.agreement == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda net: Noisy(net, 0.3), "randomised"),
+        (Together, "batch"),
+        (lambda net: Wrapped(net, lambda z: z.softmax(1)), "outputs"),
+        (lambda net: Wrapped(net, lambda z: nn.functional.one_hot(z.argmax(1), 10).float()), ""),
+        (lambda net: Wrapped(net, lambda z: 0 * z + torch.arange(10.0)), ""),
+    ],
+    ids=["random", "batch", "softmax", "labels only", "ignores its input"],
+)
+def test_no_illusion_is_silent(
+    make: Any, name: str, digits: tuple[nn.Module, Tensor, Tensor]
+) -> None:
+    net, x, y = digits
+    found = robustness(make(net).eval(), x[:40], y[:40], eps=0.08, with_curve=False)
+    assert red(found)
+    assert not name or name in red(found)
+
+
+def test_large_and_tiny_logits_hide_nothing(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits
+    plain = robustness(net, x, y, eps=0.08, with_curve=False)
+    for factor in (1e3, 1e-6):
+        found = robustness(
+            Wrapped(net, lambda z, f=factor: f * z), x, y, eps=0.08, with_curve=False
+        )
+        assert abs(found.robust.correct - plain.robust.correct) <= 1 or red(found)
+
+
+def test_numbers_that_are_none() -> None:
+    net = small_net()
+    x, y = labelled(net)
+    bad = Wrapped(net, lambda z: z * float("nan"))
+    with pytest.raises(WalnutError, match="not a number"):
+        robustness(bad, x, y, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"eps": 8.0}, "255"),
+        ({"eps": -0.1}, "radius"),
+        ({"norm": "linf"}, "norm must be"),
+        ({"effort": "more"}, "effort must be"),
+        ({"x": 255 * torch.rand(12, 1, 8, 8)}, "divide by 255"),
+        ({"y": torch.zeros(3, dtype=torch.int64)}, "labels"),
+        ({"y": torch.full((12,), 9)}, "labels"),
+    ],
+)
+def test_bad_input_in_the_users_words(change: dict[str, Any], told: str) -> None:
+    net = small_net()
+    x, y = labelled(net)
+    given: dict[str, Any] = {"x": x, "y": y, "eps": 0.1} | change
+    with pytest.raises(WalnutError, match=told):
+        robustness(net, given.pop("x"), given.pop("y"), **given)
+
+
+# -- the ledger ----------------------------------------------------------------------------------
+def same(one: Verdict, other: Verdict) -> bool:
+    a, b = one.arrays(), other.arrays()
+    return all(torch.equal(a[key], b[key]) for key in a) and one.checks == other.checks
+
+
+class Mortal(nn.Module):
+    def __init__(self, net: nn.Module, calls: int) -> None:
+        super().__init__()
+        self.net, self.calls = net, calls
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls -= 1
+        if self.calls == 0:
+            raise KeyboardInterrupt
+        return self.net(x)
+
+
+def test_goes_on_where_it_was_stopped(
+    digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
+) -> None:
+    net, x, y = digits
+    whole = robustness(Mortal(net, 0), x, y, eps=0.08, batch_size=20)
+    mortal = Mortal(net, 200)
+    with pytest.raises(KeyboardInterrupt):
+        robustness(mortal, x, y, eps=0.08, batch_size=20, folder=tmp_path / "ledger")
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "ledger").glob("*.safetensors")}
+    assert kept
+    calls = mortal.calls = 10**9
+    again = robustness(mortal, x, y, eps=0.08, batch_size=20, folder=tmp_path / "ledger")
+    assert same(whole, again)
+    assert all((tmp_path / "ledger" / name).read_bytes() == was for name, was in kept.items())
+    used, mortal.calls = calls - mortal.calls, calls
+    once_more = robustness(mortal, x, y, eps=0.08, batch_size=20, folder=tmp_path / "ledger")
+    assert same(whole, once_more)
+    assert calls - mortal.calls < used / 4  # only the looks at the network are made again
+
+
+def test_a_damaged_outcome_is_computed_again(
+    digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
+) -> None:
+    net, x, y = digits
+    first = robustness(net, x[:30], y[:30], eps=0.08, folder=tmp_path)
+    for at, path in enumerate(sorted(tmp_path.glob("*.safetensors"))):
+        path.write_bytes(path.read_bytes()[: 40 * at])
+    assert same(first, robustness(net, x[:30], y[:30], eps=0.08, folder=tmp_path))
+
+
+def test_another_runs_ledger_is_refused(
+    digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
+) -> None:
+    net, x, y = digits
+    robustness(net, x[:10], y[:10], eps=0.08, folder=tmp_path, with_curve=False)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    with pytest.raises(WalnutError, match=r"eps 0.08, not 0.09"):
+        robustness(net, x[:10], y[:10], eps=0.09, folder=tmp_path)
+    with pytest.raises(WalnutError, match="another network"):
+        robustness(other, x[:10], y[:10], eps=0.08, folder=tmp_path)
+    with pytest.raises(WalnutError, match="another data"):
+        robustness(net, x[10:20], y[10:20], eps=0.08, folder=tmp_path)
+    with pytest.raises(WalnutError, match="another run"):
+        robustness(net, x[:10], y[:10], norm=l2, eps=0.08, folder=tmp_path)
+
+
+KILLED = """
+import sys, torch
+from torch import nn
+from walnut.evaluate.robustness import robustness
+torch.set_num_threads(1)
+torch.manual_seed(0)
+net = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 5)).eval()
+x = torch.rand(60, 1, 8, 8)
+y = net(x).argmax(1)
+found = robustness(net, x, y, eps=0.02, batch_size=10, folder=sys.argv[1])
+torch.save(found.arrays(), sys.argv[2])
+"""
+
+
+def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
+    code = [sys.executable, "-c", KILLED]
+    subprocess.run([*code, str(tmp_path / "a"), str(tmp_path / "a.pt")], check=True)
+    for wait in (3, 8, 20):  # outcomes on disk before the kill
+        process = subprocess.Popen([*code, str(tmp_path / "b"), str(tmp_path / "b.pt")])
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list((tmp_path / "b").glob("*.safetensors"))) >= wait:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.005)
+        process.wait()
+    subprocess.run([*code, str(tmp_path / "b"), str(tmp_path / "b.pt")], check=True)
+    one, other = (torch.load(tmp_path / f"{k}.pt", weights_only=True) for k in "ab")
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_what_is_known_of_each_example(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits
+    found = robustness(net, x, y, eps=0.08)
+    arrays = found.arrays()
+    assert all(len(value) == len(y) for value in arrays.values())
+    right = net(x).argmax(1) == y
+    assert torch.equal(arrays["fell_to"] == WRONG, ~right)
+    assert bool((arrays["radius"][~right] == 0).all())
+    fell = arrays["fell_to"] >= 0
+    assert bool((arrays["radius"][fell] <= 0.08).all())
+    assert bool((arrays["radius"][arrays["fell_to"] == STANDING] > 0.08).all())
+    assert found.json()["robust"]["correct"] == int((arrays["fell_to"] == STANDING).sum())
