@@ -15,7 +15,7 @@ from torch import Tensor
 
 from walnut.core.constraints import l0, l1, l2, linf
 from walnut.core.errors import WalnutError
-from walnut.core.gradients import NO_PATH
+from walnut.core.gradients import input_gradient
 from walnut.core.objectives import margin
 from walnut.core.queried import Queried
 from walnut.core.types import Model
@@ -82,13 +82,8 @@ class Answers:
         """
         found = []
         for i, value in enumerate(values):
-            if not value.requires_grad:
-                raise WalnutError(NO_PATH)
             more = i + 1 < len(values) or not last
-            (grad,) = torch.autograd.grad(value.sum(), x, retain_graph=more, allow_unused=True)
-            if grad is None:
-                raise WalnutError(NO_PATH)
-            found.append(grad)
+            found.append(input_gradient(value, x, again=more))
         if isinstance(self.model, Queried):  # the forward pass has counted one
             self.model.backward += len(x) * (len(values) - last)
         return found

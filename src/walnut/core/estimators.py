@@ -125,7 +125,8 @@ class _StraightThrough(nn.Module):
     def __init__(self, model: Model, twin: Model) -> None:
         super().__init__()
         self.model, self.twin = model, twin
-        self.train(model.training if isinstance(model, nn.Module) else False)
+        # as an attribute: train() would reach into the network, and exported ones refuse it
+        self.training = bool(getattr(model, "training", False)) and isinstance(model, nn.Module)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():

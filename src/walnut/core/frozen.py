@@ -37,11 +37,12 @@ def frozen(model: Any) -> Iterator[None]:
 
     On exit, also after an exception, everything is as it was: the mode of every module,
     ``requires_grad`` of every weight, every buffer, and the global random states of torch, numpy
-    and Python. ``.grad`` is never written. A plain callable only has its random states kept.
+    and Python. ``.grad`` is never written. A plain callable only has its random states kept. The mode
+    is set as an attribute: exported networks refuse ``eval()``, and frozen TorchScript has no mode.
     """
     states = _rng_states()
     module = model if isinstance(model, nn.Module) else nn.Identity()
-    modes = [(m, m.training) for m in module.modules()]
+    modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
     wanted = [(p, p.requires_grad) for p in module.parameters()]
     buffers = [(b, b.detach().clone()) for b in module.buffers()]
     try:

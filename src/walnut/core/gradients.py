@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,37 @@ from .types import Transform, ValueFn
 
 NO_PATH = (
     "no gradient reaches the input: the network is quantised, detached, or ends in argmax; "
-    "use an attack that only queries (noise), or a differentiable twin of the network"
+    "use an attack that only queries (square, hop_skip_jump, noise), or bpda(attack, twin) with a "
+    "differentiable twin of the network"
 )
+
+
+def input_gradient(values: Float[Tensor, " b"], x: Tensor, *, again: bool = False) -> Tensor:
+    """Return ∂(Σ values)/∂x, shaped like ``x``; no weight's gradient is computed.
+
+    Args:
+        values: one per example, with their graph.
+        x: the input that they came from, a leaf that requires a gradient.
+        again: keep the graph for another call.
+
+    Raises:
+        WalnutError: no gradient flows; the message names what to do instead.
+    """
+    if not values.requires_grad:
+        raise WalnutError(NO_PATH)
+    try:
+        with warnings.catch_warnings():  # integer kernels warn, and give no gradient: said below
+            warnings.filterwarnings(
+                "ignore", ".*an autograd kernel was not registered", UserWarning
+            )
+            (grad,) = torch.autograd.grad(values.sum(), x, retain_graph=again, allow_unused=True)
+    except RuntimeError as error:
+        if "derivative" not in str(error) and "not implemented" not in str(error):
+            raise
+        raise WalnutError(NO_PATH) from error
+    if grad is None:
+        raise WalnutError(NO_PATH)
+    return grad
 
 
 @dataclass(frozen=True)
@@ -27,12 +57,7 @@ class plain:
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b *d"]]:
         x = x.detach().requires_grad_()
         values = value(x)
-        if not values.requires_grad:
-            raise WalnutError(NO_PATH)
-        (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
-        if grad is None:
-            raise WalnutError(NO_PATH)
-        return values.detach(), grad
+        return values.detach(), input_gradient(values, x)
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,8 @@ class _Work:
     def record(self, began: float) -> Adversarial:
         """Ask the network afresh about every returned example that was last seen with a gradient."""
         with torch.no_grad():
-            for rows in (~self.checked).nonzero()[:, 0].split(self.run.batch_size):
+            left = (~self.checked).nonzero()[:, 0]
+            for rows in left.split(self.run.batch_size) if len(left) else ():  # not all take none
                 logits = self.model.module(self.out[rows])
                 self.success[rows] = self.run.criterion(logits, self.y[rows])
                 self.prediction[rows] = logits.argmax(1)
