@@ -45,7 +45,7 @@ def transfer_table(
     x: Float[Tensor, " n *d"],
     y: Int[Tensor, " n"],
     *,
-    attack: Callable[[float], Attack],
+    attack: Callable[[float], Attack] | Mapping[str, Callable[[float], Attack]],
     eps: tuple[float, ...],
     control: Callable[[float], Attack],
     progress: Progress | None = None,
@@ -60,7 +60,8 @@ def transfer_table(
         x: examples (n, ...).
         y: labels (n,).
         attack: eps to attack; one that goes on after its own network is fooled
-            (``early_stop=False``) transfers better.
+            (``early_stop=False``) transfers better. A mapping gives each network its own, by name:
+            networks without a gradient need another attack than those with one.
         eps: radii.
         control: eps to a noise attack.
         progress: called as work goes on.
@@ -68,6 +69,10 @@ def transfer_table(
     if not models:
         raise WalnutError("a transfer table needs at least one network")
     names = tuple(models)
+    own = attack if isinstance(attack, Mapping) else dict.fromkeys(names, attack)
+    missing = [name for name in names if name not in own]
+    if missing:
+        raise WalnutError(f"no attack is given for the network {missing[0]!r}")
     clean = tuple(accuracy(models[name], x, y) for name in names)
     tables = []
     for at, radius in enumerate(eps):
@@ -77,13 +82,13 @@ def transfer_table(
             if progress is not None:
                 progress(f"transfer from {source} at eps {radius:g}", at * len(names) + i,
                          len(eps) * len(names))  # fmt: skip
-            made[source] = attack(radius)(models[source], x, y)
+            made[source] = own[source](radius)(models[source], x, y)
             rows.append(tuple(accuracy(models[t], made[source].x, y) for t in names))
         noisy = [control(radius)(models[name], x, y) for name in names]
         tables.append(
             TransferTable(
                 eps=radius,
-                attack=made[names[0]].attack,
+                attack="; ".join(dict.fromkeys(found.attack for found in made.values())),
                 names=names,
                 accuracy=tuple(rows),
                 clean=clean,
