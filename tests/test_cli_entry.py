@@ -55,6 +55,30 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["audit", "--model", "lenet-5", "--data", "nothing"], "nothing"),
         (["attack", "--attack", "fgsm", "--restarts", "3"], "--restarts means nothing to fgsm"),
         (["attack", "--attack", "mi-fgsm", "--norm", "l2"], "--norm means nothing to mi-fgsm"),
+        (["attack", "--attack", "fgms"], "fgms is not known; did you mean fgsm?"),
+        (["attack", "--attack", "xyzzy"], "xyzzy is not known; choose from noise, fgsm"),
+        (["attack", "--attack", "bpda"], "bpda needs a twin of the network: use walnut.attacks.bpda"),
+        (["attack", "--attack", "jsma", "--norm", "l2"], "--norm means nothing to jsma"),
+        (["attack", "--attack", "deepfool", "--eps", "1"], "seeks the smallest change"),
+        (["attack", "--attack", "deepfool", "--restarts", "2"], "--restarts means nothing to deepf"),
+        (["attack", "--attack", "nes", "--norm", "l0"], "norm must be one of linf, l2, l1"),
+        (["attack", "--attack", "smallest", "--norm", "l0"], "smallest searches linf, l2, l1"),
+        (["attack", "--attack", "fgsm", "--attack-arg", "queries=3"],
+         "--attack-arg queries means nothing to fgsm; it takes"),
+        (["attack", "--attack", "square", "--attack-arg", "queries=2.5"],
+         "--attack-arg queries: 2.5 is not a whole number"),
+        (["attack", "--attack", "square", "--attack-arg", "share=big"], "'big' is not a number"),
+        (["attack", "--attack", "square", "--attack-arg", "early_stop=3"], "3 is not true or false"),
+        (["attack", "--attack", "square", "--attack-arg", "objective=3"], "objective means nothing"),
+        (["attack", "--attack", "pgd", "--attack-arg", "steps=3"], "a flag of its own, --steps"),
+        (["attack", "--attack", "pgd", "--attack-arg", "eps=3"], "a flag of its own, --eps"),
+        (["audit", "--robust"], "walnut robust needs --model"),
+        (["audit", "--robust", "--model", "m", "--norm", "l0"], "--norm: "),
+        (["audit", "--robust", "--effort", "more"], "--effort: "),
+        (["audit", "--robust", "--eps", "0.1", "0.2"], "0.2 is not known"),
+        (["audit", "--robust", "--eps", "-1"], "--eps: input should be greater than or equal"),
+        (["audit", "--robust", "--density", "0.1"], "--density is not known"),
+        (["robust", "--efort", "autoattack"], "did you mean --effort?"),
         (["transfer", "--model", "a.walnut"], "needs two networks or more"),
         (["train"], "needs one network: --net lenet-5"),
         (["show"], "needs a file"),
@@ -199,7 +223,7 @@ def test_help_is_quick() -> None:
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         return spent.ru_utime + spent.ru_stime
 
-    for words in (["--help"], ["audit", "--help"]):
+    for words in (["--help"], ["audit", "--help"], ["audit", "--robust", "--help"]):
         times = []
         for _ in range(4):
             began = seconds()

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from walnut.cli import doctor, main
+from walnut.cli.attacks import ATTACKS, FROM_PYTHON, SEEKING, WITHIN, own_norm, taken
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +59,42 @@ def test_train_takes_arguments_of_the_network(
     assert state["0.weight"].shape[0] == 4
 
 
-@pytest.mark.parametrize("attack", ["noise", "fgsm", "bim", "pgd", "mi-fgsm", "di-fgsm"])
+FEW = {
+    "nes": ["--steps", "5"],
+    "spsa": ["--steps", "5", "--attack-arg", "pairs=10"],
+    "square": ["--attack-arg", "queries=100"],
+    "apgd-t": ["--steps", "10", "--attack-arg", "targets=3"],
+    "vmi-fgsm": ["--attack-arg", "samples=3"],
+    "boundary": ["--steps", "60"],
+    "hop-skip-jump": ["--steps", "2", "--attack-arg", "samples=20"],
+    "carlini-wagner": ["--steps", "15", "--attack-arg", "searches=4"],
+    "smallest": ["--steps", "5", "--attack-arg", "searches=5"],
+    "lbfgs": ["--attack-arg", "searches=3", "--attack-arg", "iterations=4"],
+    "jsma": ["--attack-arg", "share=0.3"],
+}
+"""Flags that make an attack short enough for a test."""
+
+
+def test_every_attack_has_its_name_on_the_command_line() -> None:
+    from walnut import attacks
+
+    functions = {name for name in attacks.__all__ if name[0].islower()}
+    named = {name.replace("-", "_") for name in ATTACKS}
+    assert named | set(FROM_PYTHON) == functions
+    assert not named & set(FROM_PYTHON)
+    for name in ATTACKS:  # what it is called says whether it takes a radius
+        takes = taken(name)
+        assert (name in WITHIN) == ("eps" in takes and takes["eps"].default is takes["eps"].empty)
+        assert own_norm(name, takes) in ("linf", "l2", "l0")
+
+
+@pytest.mark.parametrize("attack", WITHIN)
 def test_attack(
     nets: dict[str, Path], attack: str, capsys: pytest.CaptureFixture[str], elsewhere: Path
 ) -> None:
     found = run(
-        capsys, "attack", "--model", nets["b"], "--attack", attack, "--eps", "32/255", "--examples", "40"
+        capsys, "attack", "--model", nets["b"], "--attack", attack, "--eps", "32/255", "--examples", "40",
+        *FEW.get(attack, []),
     )  # fmt: skip
     (row,) = found["rows"]
     assert row["form"] == "b"
@@ -78,6 +109,52 @@ def test_attack(
     assert share > 0.8 if attack == "noise" else share < 0.8
 
 
+@pytest.mark.parametrize("attack", SEEKING)
+def test_attacks_that_seek_the_smallest_change(
+    nets: dict[str, Path], attack: str, capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    words = ["attack", "--model", str(nets["b"]), "--attack", attack, "--examples", "30"]
+    words += [*FEW.get(attack, []), "--out", "o"]
+    found = run(capsys, *words)
+    (row,) = found["rows"]
+    entry = row["attacks"][attack]
+    assert entry["eps"] is None
+    assert entry["fooled_of_correct"]["value"] > 0.9
+    made = load_file("o/adversarial.safetensors")
+    right = made["first_success"] != 0
+    lengths = made[f"norm_{entry['norm']}"].masked_fill(~made["success"], float("inf"))[right]
+    half = float(lengths.sort().values[len(lengths) // 2])
+    assert entry["median_norm"] == pytest.approx(half, rel=0.2)
+    assert main([*words, "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert f"fooled by {attack}" in said
+    assert f"median {entry['norm']}" in said
+    assert f"{entry['median_norm']:.4g}" in said
+    assert f"median {({'linf': 'L∞'} | {'l2': 'L2', 'l0': 'L0'})[entry['norm']]}" in Path(
+        "o/report.html"
+    ).read_text(encoding="utf-8")
+
+
+def test_the_median_change_counts_who_was_not_fooled_as_beyond_all() -> None:
+    from walnut.core.types import Adversarial
+    from walnut.recipes.attack import median_change
+
+    def median(lengths: list[float], success: list[bool], right: list[bool]) -> float | None:
+        n = len(lengths)
+        zeros = torch.zeros(n, dtype=torch.int64)
+        norms = {"l2": torch.tensor(lengths)}
+        found = Adversarial(
+            torch.zeros(n, 2), torch.tensor(success), zeros, zeros, zeros, zeros, norms, 0.0, "", 0
+        )
+        return median_change(found, torch.tensor(right), "l2")
+
+    assert median([3.0, 1.0, 2.0], [True] * 3, [True] * 3) == 2
+    assert median([0.0, 1.0, 2.0, 4.0], [True] * 4, [False, True, True, True]) == 2
+    assert median([3.0, 1.0, 2.0], [True, False, True], [True] * 3) == 3
+    assert median([3.0, 1.0, 2.0], [True, False, False], [True] * 3) is None
+    assert median([1.0], [True], [False]) is None
+
+
 def test_attack_flags_reach_the_attack(
     nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewhere: Path
 ) -> None:
@@ -89,6 +166,13 @@ def test_attack_flags_reach_the_attack(
         assert part in record
     found = run(capsys, *words, "--targeted", "3", "--eps", "0.5")
     assert found["rows"][0]["attacks"]["pgd"]["reached_target"] > 0.5
+    found = run(capsys, *words, "--attack", "fmn", "--norm", "l1", "--attack-arg", "gamma=0.1")
+    record = found["rows"][0]["attacks"]["fmn"]
+    assert record["norm"] == "l1"
+    assert "gamma=0.1" in record["attack"]
+    found = run(capsys, *words, "--attack", "square", "--attack-arg", "queries=20",
+                "--attack-arg", "early_stop=false")  # fmt: skip
+    assert "queries=20" in found["rows"][0]["attacks"]["square"]["attack"]
     assert main([*map(str, words), "--targeted", "eleven"]) == 2
     assert "there is no class 'eleven'" in capsys.readouterr().err
 

@@ -151,7 +151,17 @@ def test_functions_are_short() -> None:
     assert statistics.median(sizes) <= 12
 
 
-@pytest.mark.parametrize("words", [["--help"], ["audit", "--help"], ["show"], ["shw"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["audit", "--help"],
+        ["audit", "--robust", "--help"],
+        ["attack", "--help"],
+        ["show"],
+        ["shw"],
+    ],
+)
 def test_the_command_line_imports_no_torch(words: list[str]) -> None:
     code = f"import sys; from walnut.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import report_results as results
+import report_robust as robust
 from walnut.report import render
 
 pytestmark = pytest.mark.browser
@@ -30,6 +31,7 @@ PAGES = {
     "transfer": lambda: (results.transfer(), None),
     "attack": lambda: (results.attack(), results.arrays(shape=(20,))),
     "train": lambda: (results.train(), None),
+    "robustness": lambda: (robust.robustness(), results.arrays()),
 }
 
 
@@ -115,6 +117,39 @@ def test_the_first_screen_holds_verdict_and_table(driver, folder):
         "return document.querySelector('table tbody tr').getBoundingClientRect().bottom"
     )
     assert top < 900
+
+
+def test_red_flags_stand_above_the_figure_and_good_checks_are_folded(driver, folder):
+    show(driver, folder / "robustness.html", width=390)
+    headline, flag, figure, tile = driver.execute_script(
+        """return ['.headline', '.flag.wrong', '.figure', '.tiles'].map(name =>
+        document.querySelector(name).getBoundingClientRect().top)"""
+    )
+    assert headline < flag < figure < tile
+    assert "61.2" not in driver.execute_script(
+        "return document.querySelector('.headline').textContent"
+    )
+    shown = """const found = [...document.querySelectorAll('td')].find(
+        e => e.textContent.includes('ten times over')); return found.checkVisibility()"""
+    assert not driver.execute_script(shown)
+    driver.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert driver.execute_script(shown)
+
+
+def test_maps_differ_in_more_than_colour_and_follow_the_theme(driver, folder):
+    regions = """return [...document.querySelectorAll('#maps svg')].map(s =>
+        [...s.querySelectorAll('path')].map(p => getComputedStyle(p).fill)
+        .filter(f => f !== 'none'))"""
+    found = []
+    for scheme in ("light", "dark"):
+        show(driver, folder / "robustness.html", scheme=scheme)
+        found.append(driver.execute_script(regions))
+        names = driver.execute_script(
+            "return [...document.querySelectorAll('#maps svg text')].map(t => t.textContent)"
+        )
+        assert {"3", "5", "8", "9"} <= set(names)  # every region is named
+    assert all(len(set(map_)) >= 4 for map_ in found[0])
+    assert all(a != b for a, b in zip(*found, strict=True))
 
 
 def test_tab_reaches_every_region_and_every_summary(driver, folder):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import report_results as results
+import report_robust as robust
 from walnut.core.errors import WalnutError
 from walnut.report import render
 
@@ -70,6 +71,7 @@ CASES = {
     "attack on vectors": lambda: (results.attack(), results.arrays(shape=(20,))),
     "attack on long vectors": lambda: (results.attack(), results.arrays(shape=(2000,))),
     "train": lambda: (results.train(), None),
+    "robustness": lambda: (robust.robustness(), results.arrays()),
     "nothing": lambda: ({}, None),
 }
 
@@ -133,6 +135,7 @@ def test_every_chart_has_its_numbers(case):
     charts = len(parsed.all("svg"))
     # 3 radii, 3 attacks, 3 layers and 2 measures; a training has 3 measures
     wanted = {"audit": 11, "audit without arrays": 11, "transfer": 3, "train": 3, "nothing": 0}
+    wanted["robustness"] = 5  # a curve, two maps, two lines
     assert charts == wanted.get(name, 1)
     assert len(parsed.all("figure")) == charts
     assert len(parsed.all("details")) >= charts
@@ -190,10 +193,16 @@ def hostile(value: Any) -> Any:
         return results.HOSTILE
     if isinstance(value, list):
         return [hostile(item) for item in value]
-    return {k: hostile(v) for k, v in value.items()} if isinstance(value, dict) else value
+    kept = ("level", "kind")  # what a text means to the page, so that all of it is drawn
+    if isinstance(value, dict):
+        return {k: v if k in kept else hostile(v) for k, v in value.items()}
+    return value
 
 
-@pytest.mark.parametrize("make", [results.audit, results.transfer, results.attack, results.train])
+@pytest.mark.parametrize(
+    "make",
+    [results.audit, results.transfer, results.attack, results.train, robust.robustness],
+)
 def test_no_text_of_a_result_becomes_markup(make, tmp_path):
     text = page(hostile(make()), results.arrays(), tmp_path)
     parsed = Page(text)

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from .attacks import AttackOptions, Method, attack_of
+from walnut.core.errors import WalnutError
+
+from .attacks import WITHIN, AttackOptions, Method, attack_of
 from .options import ExampleOptions, NetworkOptions, Options
 from .run import Run, network_name
 from .tables import forms_table
-from .values import Eps, one
+from .values import OptionalEps, one
 
 FOLDER = True
+RADIUS = 0.1
 
 
 class Config(AttackOptions, ExampleOptions, NetworkOptions, Options):
     """Attack a network with one method and count the examples it is fooled on.
 
     Example: walnut attack --model lenet.walnut --data mnist --attack pgd --eps 0.1 --steps 40
+
+    Within a radius: noise (the control), fgsm, bim, pgd, apgd, apgd-t.
+
+    Made to transfer: mi-fgsm, ni-fgsm, di-fgsm, ti-fgsm, si-fgsm, vmi-fgsm.
+
+    By queries alone: nes, spsa, square; seeking the smallest change: boundary, hop-skip-jump.
+
+    Seeking the smallest change: deepfool, ddn, fmn, carlini-wagner, lbfgs, jsma, smallest (of pgd).
     """
 
     attack: Method = "pgd"
     """The method."""
-    eps: Eps = 0.1
+    eps: OptionalEps = None
     """Radius in input units; 8/255 for 8-bit images."""
     targeted: Annotated[str | None, one("LABEL")] = None
     """The label that every example is driven to: a class name, its number, or random."""
@@ -30,15 +41,23 @@ class Config(AttackOptions, ExampleOptions, NetworkOptions, Options):
 def run(config: Config, run: Run) -> None:
     """Attack, and print one row."""
     targeted = config.targeted is not None
-    make = attack_of(config.attack, config, seed=config.seed, targeted=targeted)
+    chosen = attack_of(config.attack, config, seed=config.seed, targeted=targeted)
+    if chosen.seeks and config.eps is not None:
+        raise WalnutError(
+            f"--eps means nothing to {config.attack}, which seeks the smallest change; it does to "
+            f"{', '.join(WITHIN)}"
+        )
+    eps = None if chosen.seeks else RADIUS if config.eps is None else config.eps
+    made = chosen.make() if eps is None else chosen.make(eps)
     model, dataset = run.subject()
     from walnut.recipes.attack import attack
 
     result = attack(
         model,
         dataset,
-        attack=make(config.eps),
-        eps=config.eps,
+        attack=made,
+        eps=eps,
+        norm=chosen.norm,
         name=network_name(config.model),
         method=config.attack,
         targeted=config.targeted,

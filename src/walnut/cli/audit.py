@@ -15,6 +15,8 @@ class Config(RecipeOptions, ExampleOptions, NetworkOptions, Options):
     """Make a network's compressed forms and compare them: bytes, cost, accuracy, robustness.
 
     Example: walnut audit --model runs/lenet/model.safetensors --data mnist --eps 0.1
+
+    For one robustness figure with its evidence: walnut audit --robust --help
     """
 
     eps: EpsList = (0.05, 0.1, 0.2)

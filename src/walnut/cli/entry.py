@@ -1,7 +1,7 @@
 """``walnut VERB``: find the verb, run it, and turn every outcome into words and an exit code.
 
 0: done. 1: something inside broke, or a check found something wrong. 2: what was asked for cannot
-be done; the line says why. 130: stopped with Ctrl-C.
+be done; the line says why. 3: a red flag speaks against a robustness figure. 130: stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ VERBS = {
     "transfer": "attack every network with every other's examples",
     "compress": "prune, share and pack a network into a small file",
     "audit": "shrink, attack and report: one table, one page",
+    "robust": "one robustness figure with its evidence (also: audit --robust)",
     "show": "what is in a .walnut or safetensors file, tensor by tensor",
     "demo": "the whole bench on the digits that come along",
     "report": "write the page of a finished run again",
@@ -86,7 +87,7 @@ def _dispatch(words: list[str], out: list[Path]) -> int:
 
         print(f"walnut {__version__}")
         return 0
-    verb = words[0]
+    verb, options = asked(words)
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
@@ -96,12 +97,23 @@ def _dispatch(words: list[str], out: list[Path]) -> int:
     from .run import Run
     from .screen import Screen
 
-    config = parse(module.Config, verb, words[1:])
+    config = parse(module.Config, verb, options)
     screen = Screen(as_json=config.as_json, quiet=config.quiet)
     run = Run(verb, config, ["walnut", *words], screen, folder=module.FOLDER)
     out += [run.out] if run.out else []
     with _warnings_said(screen, run), _only_ours(screen):
         return _settled(module.run, config, run)
+
+
+def asked(words: list[str]) -> tuple[str, list[str]]:
+    """Return the verb that ``words`` mean and its options: ``audit --robust`` is ``robust``.
+
+    >>> asked(["audit", "--model", "a.walnut", "--robust"])
+    ('robust', ['--model', 'a.walnut'])
+    """
+    if words[0] == "audit" and "--robust" in words:
+        return "robust", [word for word in words[1:] if word != "--robust"]
+    return words[0], words[1:]
 
 
 def _settled(verb: Callable[..., Any], config: Any, run: Any) -> int:

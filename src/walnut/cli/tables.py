@@ -33,6 +33,7 @@ def size(count: int | None) -> str:
 def forms_table(screen: Screen, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     """Print one row per form of a network: its size, its cost, and how easily it is fooled."""
     attacks = list(dict.fromkeys(name for row in rows for name in row.get("attacks", {})))
+    seeking = {n for row in rows for n, a in row.get("attacks", {}).items() if a["eps"] is None}
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
         ("bytes", lambda row: size(row.get("bytes"))),
         ("ratio", lambda row: f"{row['ratio']:.1f}×" if "ratio" in row else _MISSING),
@@ -40,7 +41,8 @@ def forms_table(screen: Screen, rows: Sequence[Mapping[str, Any]], title: str = 
         ("non-zeros", lambda row: size(row.get("nonzeros"))),
         ("ms", lambda row: f"{row['latency']['median_ms']:.2f}" if "latency" in row else _MISSING),
         ("clean", lambda row: percent(row.get("clean"))),
-        *((name, _robust(name)) for name in attacks),
+        *((name, _robust(name)) for name in attacks if name not in seeking),
+        *(column for name in attacks if name in seeking for column in _sought(name, rows)),
         ("dense's", lambda row: percent(row.get("transfer_from_dense"))),
     ]
     used = [(name, cell) for name, cell in columns if any(cell(row) != _MISSING for row in rows)]
@@ -57,12 +59,30 @@ def _robust(name: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda row: percent(row.get("attacks", {}).get(name, {}).get("robust"))
 
 
+def _sought(
+    name: str, rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Callable[[Mapping[str, Any]], str]]]:
+    """Return the columns of an attack without a radius: how many it fooled, and how far it went."""
+    norm = next(row["attacks"][name]["norm"] for row in rows if name in row.get("attacks", {}))
+
+    def found(row: Mapping[str, Any], key: str) -> Any:
+        return row.get("attacks", {}).get(name, {}).get(key)
+
+    def median(row: Mapping[str, Any]) -> str:
+        value = found(row, "median_norm")
+        return _MISSING if value is None else f"{value:.4g}"
+
+    fooled = (f"fooled by {name}", lambda row: percent(found(row, "fooled_of_correct")))
+    return [fooled, (f"median {norm}", median)]
+
+
 def _legend(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
     """Return what the columns mean, as far as their names do not say it."""
     tried = [attack for row in rows for attack in row.get("attacks", {}).values()]
     shares = [row.get("clean") for row in rows] + [attack["robust"] for attack in tried]
     widths = [50 * (s["high"] - s["low"]) for s in shares if s and "low" in s]
-    radii = sorted({attack["eps"] for attack in tried})
+    radii = sorted({attack["eps"] for attack in tried if attack["eps"] is not None})
+    sought = [attack for attack in tried if attack["eps"] is None]
     lines = []
     if "ms" in columns:
         lines.append("ms: one example, median of many passes")
@@ -70,6 +90,8 @@ def _legend(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[s
         lines.append(f"accuracies in %, at most ±{max(widths):.1f} (95 %)")
     if radii:
         lines[-1] += f"; attacked at eps {', '.join(shown(radius) for radius in radii)}"
+    if sought:
+        lines.append("fooled, and the median norm of the change that took: of those right before")
     if "dense's" in columns:
         lines.append("dense's: accuracy on the examples that PGD made against the dense network")
     return lines

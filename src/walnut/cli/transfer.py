@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import tyro
@@ -67,9 +68,19 @@ def run(config: Config, run: Run) -> None:
 
 
 def named(specs: list[str]) -> dict[str, str]:
+    """Return the networks of a transfer, two or more, each under a name of its own."""
+    found = by_name(specs)
+    if len(found) < 2:
+        raise WalnutError(
+            "walnut transfer needs two networks or more: --models A=a.walnut B=b.walnut"
+        )
+    return found
+
+
+def by_name(specs: Iterable[str]) -> dict[str, str]:
     """Return a network's specification under a short name, each name once.
 
-    >>> named(["A=a.walnut", "runs/b/model.safetensors", "runs/c/model.safetensors"])
+    >>> by_name(["A=a.walnut", "runs/b/model.safetensors", "runs/c/model.safetensors"])
     {'A': 'a.walnut', 'b': 'runs/b/model.safetensors', 'c': 'runs/c/model.safetensors'}
     """
     found: dict[str, str] = {}
@@ -84,8 +95,4 @@ def named(specs: list[str]) -> dict[str, str]:
             count += 1
             unique = f"{name}-{count}"
         found[unique] = rest
-    if len(found) < 2:
-        raise WalnutError(
-            "walnut transfer needs two networks or more: --models A=a.walnut B=b.walnut"
-        )
     return found

@@ -122,7 +122,8 @@ OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, one("N", "recipe")
 _Positive = Annotated[float, BeforeValidator(number), Field(gt=0, allow_inf_nan=False)]
 _Radius = Annotated[float, BeforeValidator(number), Field(ge=0, allow_inf_nan=False)]
 OptionalNumber = Annotated[_Positive | None, BeforeValidator(number), one("X", "recipe")]
-Eps = Annotated[_Radius, one("EPS")]
+OptionalEps = Annotated[_Radius | None, BeforeValidator(number), one("EPS", "0.1")]
+OptionalRadius = Annotated[_Radius | None, BeforeValidator(number), one("EPS", "by-norm")]
 EpsList = Annotated[tuple[_Radius, ...], BeforeValidator(_listed), Field(min_length=1), many("EPS")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed), many("NAME")]
 Patterns = tyro.conf.UseAppendAction[

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
 from walnut.core.files import write_atomically
-from walnut.core.types import Attack, Progress
+from walnut.core.types import Adversarial, Attack, Progress
 from walnut.data import Dataset
 from walnut.evaluate import predict, robust_accuracy
 
@@ -39,13 +39,24 @@ def choose_targets(y: Tensor, targeted: str, classes: tuple[str, ...], seed: int
     raise WalnutError(f"there is no class {targeted!r}; choose random, or one of: {known}")
 
 
+def median_change(record: Adversarial, right: Tensor, norm: str) -> float | None:
+    """Return the median norm of the change, over the examples that were right before it.
+
+    One that was not fooled counts as beyond all others; None when half of them were not.
+    """
+    lengths = record.norms[norm].masked_fill(~record.success, float("inf"))[right]
+    median = float(lengths.double().quantile(0.5, interpolation="higher")) if len(lengths) else None
+    return None if median is None or median == float("inf") else median
+
+
 def attack(
     model: nn.Module,
     dataset: Dataset,
     *,
     attack: Attack,
-    eps: float,
+    eps: float | None,
     out: Path,
+    norm: str = "linf",
     name: str = "network",
     method: str = "attack",
     targeted: str | None = None,
@@ -59,7 +70,8 @@ def attack(
         model: network from [0, 1] to logits.
         dataset: its test split is used.
         attack: ``(model, x, y) -> Adversarial``; a targeted one gets ``targeted`` labels.
-        eps: radius, for the record.
+        eps: radius, for the record; None for an attack that seeks the smallest change.
+        norm: of the radius, or of the change that is sought: linf, l2, l1 or l0.
         out: folder for result.json, report.html, pictures.npz and adversarial.safetensors.
         name: how the network is called on the page.
         method: how the attack is called on the page.
@@ -74,11 +86,14 @@ def attack(
     if progress is not None:
         progress(f"{method} on {len(y)} examples", 0, 1)
     found = robust_accuracy(model, x, y, attack, targets)
+    clean = predict(model, x).argmax(1)
     if progress is not None:
         progress(f"{method} on {len(y)} examples", 1, 1)
     record = found.adversarial
     result = header("attack", seed, dataset, len(y))
-    entry: dict[str, Any] = found.json() | {"eps": eps}
+    entry: dict[str, Any] = found.json() | {"eps": eps, "norm": norm}
+    if eps is None:
+        entry["median_norm"] = median_change(found.adversarial, clean == y, norm)
     if targets is not None:
         entry["reached_target"] = float(record.success.double().mean())
     result["rows"] = [
@@ -91,7 +106,6 @@ def attack(
     ]
     result["seconds"] = round(time.perf_counter() - began, 3)
     gallery = Gallery(dataset.classes)
-    clean = predict(model, x).argmax(1)
     rows = varied(y, record.success & (clean == y), 12)
     gallery.add(name, method, eps, x, y, clean, record, rows)
     tensors = {

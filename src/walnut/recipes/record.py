@@ -131,7 +131,7 @@ class Gallery:
         }
 
     def add(
-        self, form: str, attack: str, eps: float, x: Tensor, y: Tensor, clean: Tensor,
+        self, form: str, attack: str, eps: float | None, x: Tensor, y: Tensor, clean: Tensor,
         found: Adversarial, rows: list[int],
     ) -> None:  # fmt: skip
         """Add the examples of ``rows``, as one form of a network sees them."""

@@ -16,16 +16,21 @@ def name_ends(
     ends: Sequence[tuple[float, float]],
     forms: Sequence[str],
     numbers: dict[str, int],
+    length: int = 20,
 ) -> None:
-    """Write each line's name at its end, apart enough to read, in its colour."""
+    """Write each line's name at its end, apart enough to read, in its colour.
+
+    An end is an x of the data and a height as a share of the axes.
+    """
     heights = [value if known(value) else 0.0 for _, value in ends]
     right = max((x for x, _ in ends), default=0.0)
     for i, height in zip(range(len(forms)), spread(heights, 0.072, low=0.04), strict=True):
         color = light(f"series-{numbers[forms[i]]}")
         # offset in points: the names stand in a column of their own, right of the last radius
         axes.annotate(
-            shortened(forms[i], 20),
+            shortened(forms[i], length),
             (right, height),
+            xycoords=axes.get_xaxis_transform(),
             xytext=(12, 0),
             textcoords="offset points",
             va="center_baseline",

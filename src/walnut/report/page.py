@@ -20,11 +20,14 @@ LARGE = 2_000_000  # bytes above which a page says that it is large
 UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-RECORDS = ("rows", "transfer", "curves", "histograms", "layers", "pictures", "history")
+RECORDS = (
+    "rows", "verdict", "geometry", "transfer", "curves", "histograms", "layers", "pictures", "history",
+)  # fmt: skip
 VERBS = {
     "audit": "Compressed and attacked",
     "transfer": "What transfers",
     "attack": "Attacked",
+    "robustness": "Attacked until nothing more fell",
     "train": "Trained",
     "compress": "Compressed",
 }
@@ -112,8 +115,9 @@ def html(result: dict[str, Any], pictures: dict[str, np.ndarray] | None) -> str:
         }
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         told = f"{type(error).__name__}: {error}"
+        key = "verdict" if result.get("verdict") else "rows"
         raise WalnutError(
-            f"the result's rows cannot be read ({told}): was result.json edited by hand?"
+            f"the result's {key} cannot be read ({told}): was result.json edited by hand?"
         ) from error
     template = environment().get_template("page.html.j2")
     return template.render(**title(result), **top, sections=below, colors=palette.css())

@@ -25,6 +25,7 @@ COLORS: dict[str, tuple[str, str]] = {
     "warn-panel": ("#fff6e6", "#2a2115"),
     "good": ("#0b6b45", "#55cf9b"),
     "bad": ("#a8320a", "#ff9b73"),
+    "bad-panel": ("#fdf0eb", "#2b1813"),
     "series-0": ("#0068a6", "#64b5ea"),
     "series-1": ("#b84c00", "#f39a5d"),
     "series-2": ("#00745a", "#45c9a0"),

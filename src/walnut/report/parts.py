@@ -95,6 +95,21 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """One check that was not good: what was seen, on which examples, by which attacks, what to do.
+
+    ``kind`` is "wrong" (a red flag) or "odd"; ``form`` says whose it is where there are several.
+    """
+
+    kind: str
+    title: str
+    sentence: str
+    evidence: str = ""
+    remedy: str = ""
+    form: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """A stretch of the page under one heading, ``short`` in the contents; empty parts are left out."""
 
@@ -104,6 +119,8 @@ class Section:
     intro: str = ""
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
+    folded: tuple[tuple[str, Table], ...] = ()
+    flags: tuple[Flag, ...] = ()
     groups: tuple[Group, ...] = ()
     notes: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
@@ -122,9 +139,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the numbers say, in words; ``odd`` holds what should be looked at before believing."""
+    """What the numbers say, in words; ``odd`` holds what should be looked at before believing.
+
+    Red ``flags`` stand above the ``figure``; where there are none, the headline is the figure.
+    """
 
     headline: str = ""
+    flags: tuple[Flag, ...] = ()
+    figure: str = ""
     sentences: tuple[str, ...] = ()
     tiles: tuple[Tile, ...] = ()
     odd: tuple[str, ...] = ()

@@ -48,4 +48,6 @@ def attack_reprs(result: Record) -> list[str]:
     rows = [row for row in result.get("rows") or [] if isinstance(row, dict)]
     found = [dig(a, "attack") for row in rows for a in (row.get("attacks") or {}).values()]
     found += [dig(entry, "attack") for entry in result.get("transfer") or []]
+    verdicts = result.get("verdict") or []
+    found += [dig(stage, "attack") for one in verdicts for stage in one.get("stages") or []]
     return list(dict.fromkeys(str(text) for text in found if text))

@@ -7,13 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ..core.errors import WalnutError
-from . import figures, images, tables
-from .parts import Chart, Section, Table
+from . import around, figures, flags, images, robust, tables
+from .charts import chart
+from .parts import Section
 from .reproduce import reproduce
-from .svg import inline_svg
 from .words import attack_name, count, known, listed, percent, plural, radius
 
 Record = dict[str, Any]
@@ -24,6 +23,11 @@ PICTURE_BUDGET = 1_100_000  # bytes of pictures in a page that is to stay under 
 def sections(result: Record, pictures: dict[str, np.ndarray] | None) -> list[Section]:
     """Return the page's sections in order, after the verdict and the main table."""
     made = [
+        guarded("verdict", robust.curves, result),
+        guarded("verdict", robust.stages, result),
+        guarded("verdict", flags.checks, result),
+        guarded("geometry", around.maps, result),
+        guarded("geometry", around.lines, result),
         guarded("transfer", transfer, result),
         guarded("curves", curves, result),
         guarded("pictures", lambda found: shown(found, pictures), result),
@@ -48,12 +52,6 @@ def guarded(key: str, build: Callable[[Record], Section | None], result: Record)
         raise WalnutError(
             f"the result's {key!r} cannot be drawn ({told}): was result.json edited by hand?"
         ) from error
-
-
-def chart(figure: Figure, *, prefix: str, title: str, words: str, table: Table) -> Chart:
-    """Return a figure with what stands around it; ``words`` say what it shows to who cannot see."""
-    svg = inline_svg(figure, prefix=prefix, title=title, description=words)
-    return Chart(title, svg, round(72 * figure.get_figwidth()), table)
 
 
 def transfer(result: Record) -> Section:

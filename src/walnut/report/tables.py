@@ -15,6 +15,7 @@ from .words import (
     interval,
     known,
     milliseconds,
+    norm_name,
     percent,
     plural,
     radius,
@@ -91,7 +92,13 @@ def accuracy_columns(rows: Sequence[Record]) -> list[tuple[Column, CellOf]]:
         eps = [dig(row, "attacks", key, "eps") for row in rows]
         radii = " / ".join(dict.fromkeys(radius(value) for value in eps if known(value)))
         name = attack_name(key)
-        head = Column(name[:1].upper() + name[1:], f"ε\u00a0=\u00a0{radii}" if radii else "")
+        title = name[:1].upper() + name[1:]
+        sought = next((a for row in rows if "median_norm" in (a := seeking(row, key))), None)
+        if sought is not None:
+            head = Column(title, f"median {norm_name(sought.get('norm'))}")
+            columns.append((head, sought_cell(key)))
+            continue
+        head = Column(title, f"ε\u00a0=\u00a0{radii}" if radii else "")
         columns.append((head, robust_cell(key)))
     if any(row.get("transfer_from_dense") for row in rows):
         head = Column("Transfer", "from dense")
@@ -102,6 +109,24 @@ def accuracy_columns(rows: Sequence[Record]) -> list[tuple[Column, CellOf]]:
 def robust_cell(key: str) -> CellOf:
     """Return what draws a row's robust accuracy under one attack."""
     return lambda row: proportion(dig(row, "attacks", key, "robust"))
+
+
+def seeking(row: Record, key: str) -> Record:
+    """Return what an attack found on a row; one without a radius has ``median_norm``."""
+    return dig(row, "attacks", key) or {}
+
+
+def sought_cell(key: str) -> CellOf:
+    """Return what draws how far an attack without a radius went, and how many it fooled."""
+    return lambda row: Cell(
+        figures4(seeking(row, key).get("median_norm")),
+        f"fooled {percent(dig(seeking(row, key), 'fooled_of_correct', 'value'))}",
+    )
+
+
+def figures4(value: Any) -> str:
+    """Return a length with four figures."""
+    return f"{value:.4g}" if known(value) else MISSING
 
 
 def proportion(record: Record | None) -> Cell:

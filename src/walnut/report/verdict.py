@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from . import robust as trust
 from .odd import oddities
 from .parts import Number, Tile, Verdict
+from .rows import attack_at, disjoint, number_of, robust, strongest_attack
 from .words import (
+    MISSING,
     attack_name,
     count,
     dig,
     interval,
     known,
     milliseconds,
+    norm_name,
     percent,
     plural,
     points,
@@ -29,6 +34,8 @@ Record = dict[str, Any]
 def verdict(result: Record) -> Verdict:
     """Return the verdict on a result, from whatever it has."""
     rows = result.get("rows") or []
+    if result.get("verdict"):
+        return replace(trust.verdict(result["verdict"]), odd=tuple(oddities(result)))
     if len(rows) > 1 and any("ratio" in row or "bytes" in row for row in rows):
         headline, sentences, tiles = compression(rows)
     elif result.get("transfer"):
@@ -41,7 +48,12 @@ def verdict(result: Record) -> Verdict:
         headline, sentences, tiles = alone(rows[0])
     else:
         headline, sentences, tiles = "", [], []
-    return Verdict(headline, tuple(sentences), tuple(tiles), tuple(oddities(result)))
+    return Verdict(
+        headline,
+        sentences=tuple(sentences),
+        tiles=tuple(tiles),
+        odd=tuple(oddities(result)),
+    )
 
 
 def compression(rows: Sequence[Record]) -> tuple[str, list[str], list[Tile]]:
@@ -199,6 +211,8 @@ def attack(row: Record) -> tuple[str, list[str], list[Tile]]:
     name, form = strongest_attack([row]), shortened(str(row["form"]), 40)
     left = robust(row, name)
     clean = dig(row, "clean", "value")
+    if "median_norm" in row["attacks"][name]:
+        return sought(row, name)
     told = f"{attack_at(row, name)} leaves {form} right on {percent(left.get('value'))}"
     told += f" of {number_of(left)}" if left.get("total") else ""
     told += f" (clean {percent(clean)})" if known(clean) else ""
@@ -210,6 +224,20 @@ def attack(row: Record) -> tuple[str, list[str], list[Tile]]:
         mine = robust(row, key)
         tiles.append(Tile(percent(mine.get("value")), f"left by {attack_at(row, key)}"))
     return told[:1].upper() + told[1:] + ".", sentences, tiles
+
+
+def sought(row: Record, name: str) -> tuple[str, list[str], list[Tile]]:
+    """Return the verdict under an attack that seeks the smallest change."""
+    found, form = row["attacks"][name], shortened(str(row["form"]), 40)
+    fooled, norm = found.get("fooled_of_correct") or {}, norm_name(found.get("norm"))
+    share, clean = percent(fooled.get("value")), percent(dig(row, "clean", "value"))
+    told = f"{attack_name(name)} fools {form} on {share} of {number_of(fooled)} that were right"
+    median = found.get("median_norm")
+    length = f"{median:.4g}" if known(median) else MISSING
+    told += f"; the median change that takes has {norm} {length}." if known(median) else "."
+    tiles = [Tile(clean, "clean accuracy"), Tile(share, f"fooled by {attack_name(name)}")]
+    tiles.append(Tile(length, f"median {norm} of the change"))
+    return told[:1].upper() + told[1:], [], tiles
 
 
 def training(
@@ -242,35 +270,3 @@ def alone(row: Record) -> tuple[str, list[str], list[Tile]]:
         f"{name[:1].upper()}{name[1:]} is right on {percent(clean)} of {number_of(row['clean'])}."
     )
     return told, [], [Tile(percent(clean), "clean accuracy", interval(row["clean"]))]
-
-
-def robust(row: Record, name: str) -> Record:
-    """Return a row's robust accuracy under an attack, or an empty record."""
-    return dig(row, "attacks", name, "robust") or {}
-
-
-def attack_at(row: Record, name: str) -> str:
-    """Return an attack with its radius: ``PGD at ε = 0.1``."""
-    eps = dig(row, "attacks", name, "eps")
-    return (
-        f"{attack_name(name)} at ε\u00a0=\u00a0{radius(eps)}" if known(eps) else attack_name(name)
-    )
-
-
-def strongest_attack(rows: Sequence[Record]) -> str:
-    """Return the attack that leaves least of the first row; noise only where nothing else was run."""
-    found = {key: dig(a, "robust", "value") for key, a in (rows[0].get("attacks") or {}).items()}
-    real = {key: value for key, value in found.items() if known(value) and key != "noise"}
-    # the last of equals: audits list attacks from the weakest to the strongest
-    return min(reversed(list(real)), key=lambda key: real[key]) if real else next(iter(found), "")
-
-
-def number_of(record: Record) -> str:
-    """Return how many examples a proportion is of."""
-    total = record.get("total")
-    return plural(int(total), "example") if known(total) else "these examples"
-
-
-def disjoint(a: Record, b: Record) -> bool:
-    """Say whether two 95 % intervals have nothing in common."""
-    return a["high"] < b["low"] or b["high"] < a["low"]

@@ -14,7 +14,12 @@ from .parts import Number
 
 MISSING = "–"
 SPACE = "\u00a0"  # no-break, so that a number keeps its unit
-ABBREVIATIONS = {"fgsm", "bim", "pgd", "mi_fgsm", "di_fgsm", "ti_fgsm", "ni_fgsm"}
+ABBREVIATIONS = {
+    "fgsm", "bim", "pgd", "mi_fgsm", "di_fgsm", "ti_fgsm", "ni_fgsm", "si_fgsm", "vmi_fgsm", "apgd",
+    "apgd_t", "apgd_ce", "apgd_dlr", "fab", "fab_t", "ddn", "fmn", "jsma", "nes", "spsa", "eot",
+}  # fmt: skip
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
 def known(value: object) -> TypeGuard[Number]:
@@ -130,6 +135,34 @@ def attack_name(name: str) -> str:
     word = match.group() if match else name
     plain = word.lower().replace("-", "_")
     return word.upper().replace("_", "-") if plain in ABBREVIATIONS else word
+
+
+def norm_name(norm: object) -> str:
+    """Return a norm as people write it.
+
+    >>> norm_name("linf"), norm_name("mine")
+    ('L∞', 'mine')
+    """
+    return NORMS.get(str(norm), str(norm))
+
+
+def stage_name(name: str) -> str:
+    """Return a stage's name: an attack's as the field writes it, any other as it is.
+
+    >>> stage_name("apgd-t"), stage_name("single step")
+    ('APGD-T', 'single step')
+    """
+    return attack_name(name) if re.fullmatch(r"[\w-]+", name) else name
+
+
+def told(text: str) -> str:
+    """Return words as a sentence.
+
+    >>> told("the gradient is masked"), told("Is it?")
+    ('The gradient is masked.', 'Is it?')
+    """
+    text = text[:1].upper() + text[1:]
+    return text if not text or text[-1] in ".!?…" else f"{text}."
 
 
 def listed(words: Sequence[str]) -> str:
