@@ -11,13 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from walnut.core.constraints import l1, l2, linf
+from walnut.core.errors import WalnutError
 from walnut.core.objectives import margin
+from walnut.core.queried import label_error
 from walnut.core.types import Adversarial, Attack, Model, Progress
 
 from .accuracy import predict
 from .ledger import Ledger, Outcome
 from .stages import Setting, Stage, Suspicion
-from .survey import WRONG, StageRecord, Survey
+from .survey import StageRecord, Survey
 
 NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1"}
 _SLACK = 1e-6
@@ -44,7 +46,7 @@ class Cascade:
     progress: Progress | None = None
 
     def run(self, stages: tuple[Stage, ...], suspicion: Suspicion) -> None:
-        """Run every stage that has a reason and rows; the first also finds what is wrong already."""
+        """Run every stage that has a reason and rows."""
         for stage in stages:
             rows = stage.rows(self.survey)
             why = stage.when(self.survey, suspicion)
@@ -63,8 +65,6 @@ class Cascade:
                 f"{number:02d}-{stage.name.replace(' ', '-')}-{at:04d}", batch,
                 lambda batch=batch: self.attempt(attack, batch),  # type: ignore[misc]
             )  # fmt: skip
-            if number == 0:
-                self._clean(batch, outcome)
             self.survey.take(number, batch, outcome)
             forward += int(outcome["forward"].sum())
             backward += int(outcome["backward"].sum())
@@ -72,8 +72,7 @@ class Cascade:
         if self.progress is not None:
             self.progress(stage.name, len(rows), len(rows))
         left = set(self.survey.standing.tolist())
-        wrong = set((self.survey.fell_to == WRONG).nonzero()[:, 0].tolist())
-        broke = tuple(sorted(standing - left - wrong))
+        broke = tuple(sorted(standing - left))
         done = StageRecord(
             stage.name, repr(attack), stage.family, why, len(rows), len(broke),
             forward, backward, seconds, broke,
@@ -81,11 +80,26 @@ class Cascade:
         self.survey.stages.append(done)
         return done
 
-    def _clean(self, rows: Tensor, outcome: Outcome) -> None:
-        """The first stage looks at the examples themselves first: what falls there was wrong."""
-        wrong = outcome["success"].bool() & (outcome["first"] == 0)
-        prediction = torch.where(wrong, outcome["prediction"], self.survey.y[rows])
-        self.survey.take_clean(rows, prediction)
+    def clean(self) -> None:
+        """Ask about the examples themselves: what is wrong untouched counts as broken."""
+        survey = self.survey
+        for at, rows in enumerate(torch.arange(len(survey.y)).split(self.setting.batch_size)):
+            rows = rows.to(survey.y.device)
+            found = self.ledger.cell(f"clean-{at:04d}", rows, lambda rows=rows: self._ask(rows))  # type: ignore[misc]
+            survey.take_clean(rows, found["prediction"], self.cost)
+
+    def _ask(self, rows: Int[Tensor, " m"]) -> Outcome:
+        x, y = self.survey.x[rows], self.survey.y[rows]
+        logits = predict(self.attacked, x, self.setting.batch_size)
+        if error := label_error(y, logits.shape[1]):
+            raise error
+        if not bool(logits.isfinite().all()):
+            row = int(rows[(~logits.isfinite().all(1)).nonzero()[0, 0]])
+            raise WalnutError(
+                f"the network's answer for example {row} is not a number (NaN or infinite): "
+                "check its weights and the input range"
+            )
+        return {"prediction": logits.argmax(1)}
 
     def attempt(self, attack: Attack, rows: Int[Tensor, " m"]) -> Outcome:
         """Attack some rows; a success counts only inside the ball, on a fresh pass."""

@@ -20,7 +20,7 @@ def steps_beat_one(e: Evidence) -> Finding:
             "there was nothing to compare: one step broke nothing that stands apart",
         )
     missed = tuple(sorted(set(tried) - set(fell)))
-    if len(missed) > 0.1 * len(tried) and len(missed) >= 2:
+    if len(missed) > 0.25 * len(tried) and len(missed) >= 3:
         return Finding(
             "single step against many",
             "wrong",

@@ -16,6 +16,7 @@ from walnut.attacks.gradient import pgd
 from walnut.attacks.odi import odi_pgd
 from walnut.core.constraints import l1, l2, linf
 from walnut.core.draws import Draws
+from walnut.core.objectives import margin
 from walnut.core.types import Attack
 
 from .accuracy import predict
@@ -73,8 +74,8 @@ def probe(cascade: Cascade, gradients: bool) -> Probes:
 
 def _careful(s: Setting) -> Attack:
     return pgd(
-        s.eps, norm=s.norm, steps=20, step_size=s.eps / 8, random_start=False, bounds=s.bounds,
-        seed=s.seed, batch_size=s.batch_size,
+        s.eps, norm=s.norm, steps=20, step_size=s.eps / 8, random_start=False, objective=margin(),
+        bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
     )  # fmt: skip
 
 

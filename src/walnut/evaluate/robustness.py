@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from walnut.attacks.common import ball, prepare
 from walnut.core.constraints import linf
-from walnut.core.errors import WalnutError
+from walnut.core.errors import WalnutError, WalnutWarning
 from walnut.core.types import Model, Progress
 
 from .accuracy import Share
@@ -140,22 +141,39 @@ def robustness(
     >>> found.clean.correct, found.robust.correct
     (2, 1)
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WalnutWarning)  # what they say is among the checks
+        return _judge(
+            model, x, y, norm, float(eps), effort, with_curve, twin, surrogates or {}, bounds, seed,
+            batch_size, None if folder is None else Path(folder), progress,
+        )  # fmt: skip
+
+
+def _judge(
+    model: Any, x: Tensor, y: Tensor, norm: Any, eps: float, effort: str | tuple[Stage, ...],
+    with_curve: bool, twin: Model | None, surrogates: Mapping[str, Model],
+    bounds: tuple[float, float] | None, seed: int, batch_size: int, folder: Path | None,
+    progress: Progress | None,
+) -> Verdict:  # fmt: skip
     began = time.perf_counter()
     stages = plan(effort)
-    setting = Setting(norm, float(eps), bounds, seed, batch_size)
-    _check(x, y, norm, setting)
+    _check(x, y, norm, eps)
+    room = 4 * (eps + 1e-3)
+    span = (float(x.min()) - room, float(x.max()) + room) if bounds is None else bounds
+    setting = Setting(norm, eps, bounds, seed, batch_size, span)
     entrance = enter(model, x, y, twin, batch_size)
     prepare(None, x, ball(norm, eps, bounds))
     name = effort if isinstance(effort, str) else "own"
     identity = {
-        "walnut ledger": VERSION, "norm": NAMES[norm], "eps": float(eps), "effort": name, "seed": seed,
+        "walnut ledger": VERSION, "norm": NAMES[norm], "eps": eps, "effort": name, "seed": seed,
         "batch size": batch_size, "examples": len(y), "data": fingerprint(x, y, bounds),
         "stages": fingerprint([s.name for s in stages]), "network": entrance.fingerprint(x[:16]),
     }  # fmt: skip
-    ledger = Ledger(None if folder is None else Path(folder), identity)
+    ledger = Ledger(folder, identity)
     survey = Survey.of(x, y)
     cascade = Cascade(entrance.attacked, setting, survey, ledger, entrance.cost, progress)
-    cascade.run(entrance.transfers(stages, surrogates or {}), entrance.suspicion)
+    cascade.clean()
+    cascade.run(entrance.transfers(stages, surrogates), entrance.suspicion)
     probes = probe(cascade, entrance.suspicion.gradients)
     if with_curve and name != "autoattack":
         cascade.run(CURVE, entrance.suspicion)
@@ -172,14 +190,14 @@ def robustness(
         float(forward + probes.forward) / len(y), float(backward + probes.backward) / len(y),
         time.perf_counter() - began, survey,
     )  # fmt: skip
-    evidence = Evidence(survey, setting, entrance, probes, twin is not None, surrogates or {})
+    evidence = Evidence(survey, setting, entrance, probes, twin is not None, surrogates)
     return replace(verdict, checks=tuple(doubts(evidence)))
 
 
-def _check(x: Tensor, y: Tensor, norm: Any, setting: Setting) -> None:
+def _check(x: Tensor, y: Tensor, norm: Any, eps: float) -> None:
     if norm not in NAMES:
         raise WalnutError(f"norm must be one of linf, l2, l1, not {norm!r}")
     if len(x) != len(y) or len(x) == 0:
         raise WalnutError(f"there are {len(x)} examples and {len(y)} labels; give one label each")
-    if not 0 <= setting.eps < float("inf"):
-        raise WalnutError(f"eps is a radius in input units, 0 or more, not {setting.eps}")
+    if not 0 <= eps < float("inf"):
+        raise WalnutError(f"eps is a radius in input units, 0 or more, not {eps}")

@@ -41,6 +41,7 @@ class Setting:
         bounds: the box inputs live in.
         seed: of every draw.
         batch_size: rows at work at once.
+        span: a range that inputs stay in where there is no box, for attacks that need one.
     """
 
     norm: Any
@@ -48,6 +49,7 @@ class Setting:
     bounds: tuple[float, float] | None = (0.0, 1.0)
     seed: int = 0
     batch_size: int = 512
+    span: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def labels_only(steps: int, samples: int) -> Callable[[Setting], Attack]:
     def make(s: Setting) -> Attack:
         norm = linf if s.norm is linf else l2
         return hop_skip_jump(
-            norm=norm, steps=steps, samples=samples, bounds=s.bounds or (0.0, 1.0),
+            norm=norm, steps=steps, samples=samples, bounds=s.bounds or s.span,
             seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
 

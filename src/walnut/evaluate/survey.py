@@ -115,8 +115,9 @@ class Survey:
         self.step[fallen[new]] = first[new]
         self.found[fallen[new]] = outcome["x"][new].to(self.found)
 
-    def take_clean(self, rows: Tensor, prediction: Tensor) -> None:
+    def take_clean(self, rows: Tensor, prediction: Tensor, passes: int) -> None:
         """Note what the network says of the examples themselves."""
         self.prediction[rows] = prediction
+        self.forward[rows] += passes
         wrong = rows[prediction != self.y[rows]]
         self.fell_to[wrong], self.step[wrong], self.radius[wrong] = WRONG, 0, 0.0
