@@ -24,7 +24,7 @@ from .path import GradientPath, gradient_path
 from .stages import Setting, Stage, Suspicion
 from .twin import TwinMatch, straight_through, twin_match, twin_of
 
-LOOKED_AT = 32  # examples that the checks before any attack use
+LOOKED_AT = 16  # examples that the checks before any attack use
 AVERAGED = 8  # passes that are averaged where two of them disagree
 
 
@@ -189,7 +189,7 @@ def enter(
 
     Args:
         model: any form that :func:`walnut.evaluate.adapt.adapt` takes.
-        x: examples (n, ...) in [0, 1]; 32 of them are looked at.
+        x: examples (n, ...) in [0, 1]; 16 of them are looked at.
         y: their labels (n,).
         twin: a differentiable network with the same answers, or nearly.
     """
@@ -210,7 +210,7 @@ def enter(
         kind = "none" if soft is None else "twin"
         if soft is not None:
             attacked = straight_through(network, soft)
-            match = twin_match(network, soft, x[: 4 * LOOKED_AT], batch_size)
+            match = twin_match(network, soft, x[: 8 * LOOKED_AT], batch_size)
             kind = kind if gradient_path(attacked, x[:8]).share > 0 else "none"
     cost = 1
     if levels.get("randomness") == "wrong":

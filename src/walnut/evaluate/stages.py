@@ -147,12 +147,11 @@ def gradients(survey: Survey, suspicion: Suspicion) -> str:
 
 
 def doubt(survey: Survey, suspicion: Suspicion) -> str:
-    """Give a reason to go on where the last gradient stage still broke a noticeable share."""
-    last = next((s for s in reversed(survey.stages) if s.family == "gradient"), None)
-    if last is None or not suspicion.gradients:
-        return ""
-    if last.broke >= max(2, 0.003 * len(survey.y)):
-        return f"{last.name} still broke {last.broke}"
+    """Give a reason to go on where the last two gradient stages still broke a noticeable share."""
+    last = [s for s in survey.stages if s.family == "gradient"][-2:]
+    broke = sum(s.broke for s in last)
+    if suspicion.gradients and broke >= max(2, 0.003 * len(survey.y)):
+        return f"{' and '.join(s.name for s in last)} still broke {broke}"
     return ""
 
 
@@ -185,30 +184,24 @@ def canary(per_example: float, queries: int, most: int) -> Rows:
     )
 
 
-_DEEP = climb(25, 9, scout=7, targets=9, first=1, seed=1)
-
 STANDARD = (
     Stage("single step", climb(1), when=gradients),
     Stage("margin", climb(10), when=gradients),
-    Stage("diversified", climb(15, 3, scout=5, first=1), when=gradients),
-    Stage("targeted", _DEEP, rows=affordable(32, 225), when=gradients),
+    Stage("diversified", climb(14, 3, scout=5, first=1), when=gradients),
+    Stage("long", climb(40, 6, scout=7, first=1, seed=1), rows=affordable(23, 240), when=gradients),
     Stage(
-        "long", climb(40, 6, scout=7, first=1, seed=2), rows=affordable(14, 240), when=gradients
+        "targeted", climb(25, 9, scout=7, targets=9, first=1, seed=2), rows=affordable(13, 225, 24),
+        when=gradients,
     ),
-    Stage(
-        "doubt 1", climb(25, 9, scout=7, targets=9, first=1, seed=3), rows=affordable(60, 225),
-        when=doubt,
-    ),
-    Stage(
-        "doubt 2", climb(60, 9, scout=10, targets=9, first=1, seed=4), rows=affordable(120, 540),
-        when=doubt,
-    ),
+    Stage("doubt 1", climb(40, 6, scout=7, first=1, seed=3), rows=affordable(14, 240), when=doubt),
+    Stage("doubt 2", climb(60, 9, scout=10, first=1, seed=4), rows=affordable(60, 540), when=doubt),
+    Stage("doubt 3", climb(100, 9, scout=10, first=1, seed=5), rows=affordable(120, 900), when=doubt),
     Stage("half steps", climb(10, peak=1.0), rows=sampled(24), when=gradients),
     Stage("double steps", climb(10, peak=4.0), rows=sampled(24), when=gradients),
     Stage("first queries", queries(300), "query", when=blind),
-    Stage("queries", queries(200), "query", canary(8, 200, 64), when=gradients),
-    Stage("labels only", labels_only(4, 24), "query", canary(4, 300, 100)),
-    Stage("noise", control(32), "noise", canary(4, 32, 320)),
+    Stage("queries", queries(200), "query", canary(6, 200, 64), when=gradients),
+    Stage("labels only", labels_only(4, 24), "query", canary(3, 300, 100)),
+    Stage("noise", control(32), "noise", canary(3, 32, 320)),
     Stage("all queries", queries(2000, seed=1), "query", when=suspected),
     Stage("estimated gradients", estimated, "query", when=suspected),
     Stage("all labels", labels_only(12, 60), "query", sampled(100), suspected),

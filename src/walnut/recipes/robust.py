@@ -145,6 +145,7 @@ def _geometry(name: str, verdict: Verdict, norm: Any, classes: tuple[str, ...]) 
         found.append(base | {
             "kind": "map", "axes": ["adversarial", "random"], "extent": reach,
             "eps": verdict.eps, "classes": _grid(maps.prediction[at]),
+                "inside": _grid(maps.inside[at].int()),
         })  # fmt: skip
         for line, axis in zip(told, ("adversarial", "random"), strict=True):
             found.append(base | {

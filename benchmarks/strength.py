@@ -1,0 +1,159 @@
+"""The verdict against the full AutoAttack protocol: what each leaves, and what each costs.
+
+    python benchmarks/strength.py [NAME ...]
+
+Every network gets both, alternating, on the same examples: `effort="standard"` and `effort="autoattack"`
+(APGD-CE, APGD-T, FAB-T, Square with 5000 queries, through the same engine; AutoAttack itself does not
+install beside this torch). The protocol's own stages are checked against torchattacks' on two networks.
+None of these networks chose a setting of the cascade; those that did are named ``tune-`` in defended.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from walnut.attacks.fab import fab
+
+import peers
+import record
+from defended import RECIPES, network
+from walnut import data, nets
+from walnut.attacks import apgd, apgd_t, square
+from walnut.core.constraints import l2, linf
+from walnut.evaluate import correct
+from walnut.evaluate.robustness import Verdict, robustness
+
+SEED, EXAMPLES = 0, 500
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the ball it is judged in."""
+
+    model: nn.Module
+    dataset: Any
+    norm: Any
+    eps: float
+
+
+NORMALISED: dict[str, dict[str, list[float]]] = {
+    "mnist_conv_small_nat": {"mean": [0.1307], "std": [0.3081]},
+    "cifar_cnn_a_adv": {"mean": [0.4914, 0.4824, 0.4467], "std": [0.2471, 0.2435, 0.2616]},
+    "resnet20_cifar10": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+}
+
+
+def pretrained(name: str, dataset: str, norm: Any, eps: float) -> Case:
+    """Return one of the networks of the data folder."""
+    found = data.load(dataset)
+    path = Path(os.environ["WALNUT_DATA"]) / "models" / f"{name}.safetensors"
+    net = "resnet-20" if name.startswith("resnet") else "small-cnn"
+    model = nets.resolve(net, path, dataset=found, **NORMALISED.get(name, {}))
+    return Case(model, found, norm, eps)
+
+
+def trained(name: str) -> Case:
+    """Return one of the networks trained by defended.py."""
+    model, dataset = network(name)
+    return Case(model, dataset, RECIPES[name].norm, RECIPES[name].eps)
+
+
+CASES = {
+    "resnet20 linf 8/255": lambda: pretrained("resnet20_cifar10", "cifar10", linf, 8 / 255),
+    "resnet20 l2 0.5": lambda: pretrained("resnet20_cifar10", "cifar10", l2, 0.5),
+    "mnist nat linf 0.3": lambda: pretrained("mnist_conv_small_nat", "mnist", linf, 0.3),
+    "fashion nat linf 0.1": lambda: trained("fashion-plain"),
+    "mnist nat linf 0.1": lambda: pretrained("mnist_conv_small_nat", "mnist", linf, 0.1),
+    "mnist nat l2 1": lambda: pretrained("mnist_conv_small_nat", "mnist", l2, 1.0),
+    "mnist adv linf 0.3": lambda: pretrained("mnist_cnn_a_adv", "mnist", linf, 0.3),
+    "mnist provable linf 0.1": lambda: pretrained("mnist_cnn_provable_eps0.1", "mnist", linf, 0.1),
+    "mnist adv l2 2": lambda: trained("mnist-l2"),
+    "cifar adv linf 2/255": lambda: pretrained("cifar_cnn_a_adv", "cifar10", linf, 2 / 255),
+    "cifar adv l2 0.25": lambda: trained("cifar-l2"),
+    "fashion adv linf 0.1": lambda: trained("fashion-linf"),
+}
+
+
+def judge(case: Case, effort: str) -> tuple[Verdict, float]:
+    """Return the verdict and the processor time that it took."""
+    x, y = case.dataset.test.x[:EXAMPLES], case.dataset.test.y[:EXAMPLES]
+    began = time.process_time()
+    found = robustness(
+        case.model, x, y, norm=case.norm, eps=case.eps, effort=effort, with_curve=False, seed=SEED
+    )
+    return found, time.process_time() - began
+
+
+def compare(name: str) -> dict[str, Any]:
+    """Judge one network both ways."""
+    case = CASES[name]()
+    mine, seconds = judge(case, "standard")
+    theirs, theirs_seconds = judge(case, "autoattack")
+    return {
+        "clean": mine.clean.value, "robust": mine.robust.value, "autoattack": theirs.robust.value,
+        "forward": round(mine.forward, 2), "backward": round(mine.backward, 2),
+        "autoattack forward": round(theirs.forward, 1),
+        "autoattack backward": round(theirs.backward, 1),
+        "cpu seconds": round(seconds, 2), "autoattack cpu seconds": round(theirs_seconds, 2),
+        "times less cpu": round(theirs_seconds / seconds, 1),
+        "flags": [flag.name for flag in mine.flags],
+        "stages": {s.name: [s.entered, s.broke] for s in mine.stages},
+        "autoattack stages": {s.name: [s.entered, s.broke] for s in theirs.stages},
+    }  # fmt: skip
+
+
+def stages_against_torchattacks(name: str, examples: int = 100) -> dict[str, Any]:
+    """Run each stage of the protocol alone, ours and torchattacks', on examples that are right."""
+    theirs = peers.torchattacks()
+    case = CASES[name]()
+    x, y = case.dataset.test.x[:examples], case.dataset.test.y[:examples]
+    right = correct(case.model, x, y)
+    x, y, eps = x[right], y[right], case.eps
+    norm = "Linf" if case.norm is linf else "L2"
+    net = case.model
+    common = {"norm": norm, "eps": eps, "seed": SEED}
+    pairs = {
+        "apgd-ce": (apgd(eps, norm=case.norm), theirs.APGD(net, steps=100, **common)),
+        "apgd-t": (apgd_t(eps, norm=case.norm), theirs.APGDT(net, steps=100, **common)),
+        "fab-t": (
+            fab(norm=case.norm),
+            theirs.FAB(net, steps=100, multi_targeted=True, n_classes=10, **common),
+        ),
+        "square": (
+            square(eps, norm=case.norm, queries=1000),
+            theirs.Square(net, n_queries=1000, **common),
+        ),
+    }
+    left = {}
+    for stage, (ours, other) in pairs.items():
+        found = ours(net, x, y)
+        inside = found.norms["linf" if case.norm is linf else "l2"] <= eps * (1 + 1e-5)
+        mine = int((~(found.success & inside)).sum())
+        wrong = net(other(x, y)).argmax(1) != y
+        left[stage] = {"walnut": mine, "torchattacks": int((~wrong).sum()), "examples": len(y)}
+    return left
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    names = sys.argv[1:] or list(CASES)
+    figures: dict[str, Any] = {"examples": EXAMPLES, "networks": {}}
+    for name in names:
+        figures["networks"][name] = compare(name)
+        print(name, figures["networks"][name], flush=True)
+    figures["stages"] = {
+        name: stages_against_torchattacks(name)
+        for name in ("mnist provable linf 0.1", "cifar adv linf 2/255")
+    }
+    record.write("strength", SEED, figures)
+
+
+if __name__ == "__main__":
+    main()
