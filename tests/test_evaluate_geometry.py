@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib
 import pytest
 import torch
 from torch import nn
@@ -15,7 +14,6 @@ from walnut.core.objectives import margin
 from walnut.evaluate.axes import along, random_normal, random_signs, units
 from walnut.evaluate.geometry import cross_section, lines
 from walnut.evaluate.subspace import adversarial_subspace, aligned
-from walnut.report.geometry import cross_sections, kept, logit_lines, runs, subspace_curve
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Module:
@@ -193,32 +191,3 @@ def test_wrong_examples_count_for_nothing_and_clipping_is_noticed():
 
 
 # -- the figures -------------------------------------------------------------------------------
-
-
-def test_figures_are_drawn_from_plain_numbers():
-    net = small_net(classes=10)
-    x, y = labelled(net, n=5)
-    axes = (along(fgsm(0.3)), random_signs(1))
-    maps = cross_section(net, x, y, axes, eps=2.0, points=11)
-    records = [maps.json(i) for i in range(5)]
-    figure = cross_sections(records, [f"class {i}" for i in range(10)], columns=3)
-    assert isinstance(figure, matplotlib.figure.Figure)
-    assert len(figure.axes) == 5
-    assert kept(records[0]) == pytest.approx(
-        float((maps.prediction[0] == y[0]).double().mean()), abs=1e-9
-    )
-    told = [line.json(0) for line in lines(net, x, y, axes, eps=2.0, points=11)]
-    panels = logit_lines(told).axes
-    assert [panel.get_title() for panel in panels] == ["adversarial", "random"]
-    assert len(panels[0].get_lines()) == 11  # ten classes, and where the example is
-    sub = adversarial_subspace(
-        net, x, y, eps=2.0, targets={"b": small_net(10, seed=1)}, tried=(1, 4)
-    )
-    curve = subspace_curve(sub.json()).axes[0].get_lines()
-    assert list(curve[1].get_ydata()) == sub.json()["curve"]["fooled"]
-    for drawn in (figure, logit_lines(told), subspace_curve(sub.json())):
-        drawn.canvas.draw()
-
-
-def test_runs_cover_a_row():
-    assert runs([3, 3, 1, 3]) == [(3, 0, 1), (1, 2, 2), (3, 3, 3)]

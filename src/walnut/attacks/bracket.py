@@ -15,12 +15,14 @@ from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
 from walnut.core.rows import Method
 
-from .approach import Approach, check_norm, rows_like, slack
+from .approach import Approach, check_norm, rows_like, size, slack
 from .common import Norm, steepest
-from .fmn import project
+from .fmn import DUAL, project
 from .minimal import MinimalAttack
 
 _NEAR = 0.03  # a bracket narrower than this share of its upper end is opened again below
+_BEYOND = 1.05  # times the linear estimate: a little behind the boundary
+_FAR = 1e6
 _LOWER = 0.1  # share by which a success lowers the radius at least
 
 
@@ -40,7 +42,7 @@ class bracket(MinimalAttack):
         steps: in all, each a forward and a backward pass.
         leg: steps of a leg.
         scout: of these, the ones that scout; the first leg has none.
-        first: the first radius tried, in input units; 5 % of the box (L∞) or its like unless given.
+        first: the first radius tried, in input units; margin / ‖∇ margin‖ at the example unless given.
 
     >>> import torch
     >>> net = torch.nn.Linear(2, 2, bias=False).eval()
@@ -65,12 +67,9 @@ class bracket(MinimalAttack):
 
     def method(self, x: Tensor, answers: Any) -> tuple[Method, int]:
         """Return the step, and how many there are."""
-        width = 1.0 if self.bounds is None else self.bounds[1] - self.bounds[0]
-        d = x[0].numel()
-        guess: dict[Any, float] = {linf: 1.0, l2: d**0.5 / 4, l1: d / 16}
         return _Legs(
             self.norm, self.steps, self.bounds, self.mask, answers, 0.0, 0, self.leg, self.scout,
-            self.first or 0.05 * width * guess[self.norm],
+            self.first or 0.0,
         ), self.steps  # fmt: skip
 
 
@@ -86,7 +85,7 @@ class _Kept(NamedTuple):
 class _Legs(Approach):
     leg: int = 10
     scout: int = 3
-    first: float = 0.05
+    first: float = 0.0  # 0: the linear estimate
 
     def start(self, x0: Tensor, restart: Tensor, draws: Draws) -> Any:
         """Return the state at the example itself."""
@@ -123,6 +122,9 @@ class _Legs(Approach):
     ) -> tuple[Tensor, Any]:  # fmt: skip
         """Step inside the ball; at a success, or at the leg's end, choose the next radius."""
         kept, (grad, hit, _) = _Kept(*kept), seen
+        dual = size(grad, DUAL[self.norm]).clamp_min(torch.finfo(grad.dtype).tiny)
+        guess = (size(x - x0, self.norm) + _BEYOND * values.abs() / dual).clamp_max(_FAR)
+        kept = kept._replace(radius=torch.where(kept.radius > 0, kept.radius, guess))
         scouting = self.scouting(kept)
         before = torch.where(kept.turn > 0, self.scout, 0)
         share = (kept.step - before).clamp_min(0) / (self.leg - before)
@@ -131,17 +133,20 @@ class _Legs(Approach):
         )
         stepped = x - x0 + rows_like(length, x) * steepest(self.norm).update(grad, ())[0]
         ended = ~hit & (kept.step + 1 >= self.leg)
-        low, radius = self._next(kept, best[1], hit, ended)
+        low, radius = self._next(kept, best[1], guess, hit, ended)
         inside = project(torch.where(rows_like(hit, x), x - x0, stepped), radius, self.norm)
         moved = torch.where(rows_like(ended, x), x0, self.clip(x0 + inside))
         half = self.scout + (self.leg - self.scout) // 2  # a leg that goes on needs no large steps
         step = torch.where(hit, half, torch.where(ended, 0, kept.step + 1))
         return moved, _Kept(low, radius, step, kept.turn + ended.long(), kept.keys)
 
-    def _next(self, kept: _Kept, high: Tensor, hit: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
+    def _next(
+        self, kept: _Kept, high: Tensor, guess: Tensor, hit: Tensor, ended: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the lower end and the radius to try."""
         low = torch.where(ended, torch.maximum(kept.low, kept.radius), kept.low)
-        middle = torch.where(high.isfinite(), (low + high) / 2, 1.5 * kept.radius)
+        wider = torch.minimum(torch.maximum(1.5 * kept.radius, guess), 8 * kept.radius)
+        middle = torch.where(high.isfinite(), (low + high) / 2, wider)
         lower = torch.maximum((1 - _LOWER) * high, middle)
         radius = torch.where(hit, lower, torch.where(ended, middle, kept.radius))
         narrow = high - low < _NEAR * high

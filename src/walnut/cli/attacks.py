@@ -21,12 +21,12 @@ from .options import flag
 from .values import KeyValues, OptionalCount, OptionalNumber, arguments, one
 
 WITHIN = (
-    "noise", "fgsm", "bim", "pgd", "apgd", "apgd-t", "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm",
+    "noise", "fgsm", "bim", "pgd", "odi-pgd", "apgd", "apgd-t", "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm",
     "si-fgsm", "vmi-fgsm", "nes", "spsa", "square",
 )  # fmt: skip
 """Attacks within a radius."""
 SEEKING = (
-    "deepfool", "ddn", "fmn", "carlini-wagner", "lbfgs", "jsma", "smallest", "boundary",
+    "bracket", "deepfool", "ddn", "fmn", "carlini-wagner", "lbfgs", "jsma", "smallest", "boundary",
     "hop-skip-jump",
 )  # fmt: skip
 """Attacks that seek the smallest change: they take no radius and say how far they had to go."""
@@ -35,7 +35,13 @@ OWN_NORM = {"lbfgs": "l2", "ddn": "l2", "boundary": "l2", "jsma": "l0"}
 """The norm of an attack that has one only; of all others it is linf."""
 UPPER = {"linf": 1.0, "l2": 20.0, "l1": 400.0}
 """The largest radius that ``smallest`` tries."""
-FROM_PYTHON = {"bpda": "a twin of the network", "transferable": "a chain of parts"}
+FROM_PYTHON = {
+    "bpda": "a twin of the network", "transferable": "a chain of parts",
+    "eot": "a distribution of transforms", "patch": "a target and placements",
+    "local_patch": "a mask", "fooling": "no examples", "smooth_fooling": "no examples",
+    "evolve": "no examples", "design": "an oracle", "linear_fooling": "a direction",
+    "feature_fooling": "a target class",
+}  # fmt: skip
 """Attacks that need a part no flag can give."""
 
 

@@ -48,7 +48,7 @@ class Curve:
 def _nearest(steps: int) -> Any:
     def make(s: Setting) -> Attack:
         return bracket(
-            norm=s.norm, steps=steps, first=s.eps or None, bounds=s.bounds, seed=s.seed,
+            norm=s.norm, steps=steps, bounds=s.bounds, seed=s.seed,
             batch_size=s.batch_size,
         )  # fmt: skip
 
