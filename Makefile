@@ -29,7 +29,7 @@ docs: $(READY)
 # tests then skip and say so.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[parquet]" \
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[parquet,export,quant]" \
 	    $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"])')
 	$(BIN)/python -m pip install --quiet -c constraints.txt foolbox \
 	    || echo "foolbox is not available: its tests will skip"

@@ -27,8 +27,7 @@ from defended import RECIPES, network
 from walnut import data, nets
 from walnut.attacks import apgd, apgd_t, square
 from walnut.core.constraints import l2, linf
-from walnut.evaluate import correct
-from walnut.evaluate.robustness import Verdict, robustness
+from walnut.evaluate import Verdict, correct, robustness
 
 SEED, EXAMPLES = 0, 500
 
@@ -86,7 +85,7 @@ def judge(case: Case, effort: str) -> tuple[Verdict, float]:
     x, y = case.dataset.test.x[:EXAMPLES], case.dataset.test.y[:EXAMPLES]
     began = time.process_time()
     found = robustness(
-        case.model, x, y, norm=case.norm, eps=case.eps, effort=effort, with_curve=False, seed=SEED
+        case.model, (x, y), case.norm, case.eps, effort=effort, with_curve=False, seed=SEED
     )
     return found, time.process_time() - began
 

@@ -19,7 +19,7 @@ from walnut.attacks import pgd
 from walnut.core.constraints import l1, l2, linf
 from walnut.core.errors import WalnutError
 from walnut.data import load
-from walnut.evaluate.robustness import Verdict, robustness
+from walnut.evaluate import Verdict, robustness
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
 
@@ -57,7 +57,7 @@ def test_exact_on_a_linear_network(norm: Any, dual: float) -> None:
     distance = (gaps / slopes.detach().clamp_min(1e-12)).masked_fill(slopes == 0, float("inf"))
     nearest = distance.amin(1)
     eps = float(nearest[5:].quantile(0.4)) + 1e-4
-    found = robustness(net, x, y, norm=norm, eps=eps, bounds=None)
+    found = robustness(net, (x, y), norm=norm, eps=eps, bounds=None)
     expected = nearest > eps
     assert found.clean.correct == 55
     # within a thousandth of the boundary either answer is right
@@ -76,7 +76,7 @@ def test_never_above_pgd_and_the_worst_case_of_all_stages(
     digits: tuple[nn.Module, Tensor, Tensor],
 ) -> None:
     net, x, y = digits
-    found = robustness(net, x, y, eps=0.1)
+    found = robustness(net, (x, y), eps=0.1)
     left = (~pgd(0.1, steps=40, restarts=3)(net, x, y).success).double().mean()
     assert found.robust.value <= float(left)
     assert found.clean.correct == int((net(x).argmax(1) == y).sum())
@@ -96,7 +96,7 @@ def test_the_curve_falls_and_agrees_with_the_figure(
     digits: tuple[nn.Module, Tensor, Tensor],
 ) -> None:
     net, x, y = digits
-    found = robustness(net, x, y, eps=0.08)
+    found = robustness(net, (x, y), eps=0.08)
     assert found.curve is not None
     accuracy = found.curve.accuracy
     assert len(accuracy) == 20
@@ -104,14 +104,14 @@ def test_the_curve_falls_and_agrees_with_the_figure(
     assert found.curve.eps[9] == 0.08
     assert accuracy[9] == found.robust.value
     for at in (4, 14):
-        alone = robustness(net, x, y, eps=found.curve.eps[at], with_curve=False)
+        alone = robustness(net, (x, y), eps=found.curve.eps[at], with_curve=False)
         assert abs(accuracy[at] - alone.robust.value) <= 0.05
 
 
 def test_autoattack_finds_no_more(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
-    mine = robustness(net, x[:40], y[:40], eps=0.07, with_curve=False)
-    theirs = robustness(net, x[:40], y[:40], eps=0.07, effort="autoattack")
+    mine = robustness(net, (x[:40], y[:40]), eps=0.07, with_curve=False)
+    theirs = robustness(net, (x[:40], y[:40]), eps=0.07, effort="autoattack")
     assert [stage.name for stage in theirs.stages] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert mine.robust.correct <= theirs.robust.correct
     assert theirs.forward > 4 * mine.forward
@@ -126,7 +126,7 @@ def test_passes_are_those_that_were_made(digits: tuple[nn.Module, Tensor, Tensor
         asked[1] += len(out) if out.requires_grad else 0
 
     hook = net.register_forward_hook(count)
-    found = robustness(net, x[:30], y[:30], eps=0.1)
+    found = robustness(net, (x[:30], y[:30]), eps=0.1)
     hook.remove()
     # the ledger's fingerprint and the look at probabilities ask a few examples more
     assert asked[0] - 80 <= found.forward * 30 <= asked[0]
@@ -136,7 +136,7 @@ def test_passes_are_those_that_were_made(digits: tuple[nn.Module, Tensor, Tensor
 def test_the_same_for_every_batch_size(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     net, x = net.double(), x.double()
-    one, other = (robustness(net, x, y, eps=0.08, batch_size=b) for b in (80, 7))
+    one, other = (robustness(net, (x, y), eps=0.08, batch_size=b) for b in (80, 7))
     net.float()
     assert torch.equal(one.survey.fell_to, other.survey.fell_to)
     assert torch.allclose(one.arrays()["radius"], other.arrays()["radius"], atol=1e-9)
@@ -146,7 +146,7 @@ def test_a_radius_of_nothing_is_the_clean_accuracy(
     digits: tuple[nn.Module, Tensor, Tensor],
 ) -> None:
     net, x, y = digits
-    found = robustness(net, x, y, eps=0.0)
+    found = robustness(net, (x, y), eps=0.0)
     assert found.robust == found.clean
 
 
@@ -157,9 +157,9 @@ def test_few_classes_and_vectors(classes: int) -> None:
     x = torch.rand(20, 5)
     y = net(x).argmax(1)
     for norm, eps in ((linf, 0.05), (l2, 0.1), (l1, 0.2)):
-        found = robustness(net, x, y, norm=norm, eps=eps)
+        found = robustness(net, (x, y), norm=norm, eps=eps)
         assert 0 <= found.robust.value <= found.clean.value == 1
-    whole = robustness(net, x, y, eps=1.0)
+    whole = robustness(net, (x, y), eps=1.0)
     assert whole.robust.value <= 0.5 or red(whole)
 
 
@@ -167,7 +167,7 @@ def test_one_class_of_data() -> None:
     net = small_net()
     x, y = labelled(net, 30)
     x, y = x[y == y[0]], y[y == y[0]]
-    assert robustness(net, x, y, eps=0.05).clean.value == 1
+    assert robustness(net, (x, y), eps=0.05).clean.value == 1
 
 
 # -- networks that hide or break -----------------------------------------------------------------
@@ -216,8 +216,8 @@ def test_a_rounded_input_is_seen_through(digits: tuple[nn.Module, Tensor, Tensor
     rounded = Rounded(net, 15)
     eps = 0.1
     naive = 1 - float(pgd(eps)(rounded, x, y).success.double().mean())
-    plain = robustness(net, x, y, eps=eps, with_curve=False)
-    found = robustness(rounded, x, y, eps=eps, with_curve=False)
+    plain = robustness(net, (x, y), eps=eps, with_curve=False)
+    found = robustness(rounded, (x, y), eps=eps, with_curve=False)
     assert naive > plain.robust.value + 0.3  # it hides from PGD
     assert found.robust.value <= plain.robust.value + 0.05
     assert found.entrance.kind == "twin"
@@ -240,14 +240,14 @@ def test_no_illusion_is_silent(
     make: Any, name: str, digits: tuple[nn.Module, Tensor, Tensor]
 ) -> None:
     net, x, y = digits
-    found = robustness(make(net).eval(), x[:40], y[:40], eps=0.08, with_curve=False)
+    found = robustness(make(net).eval(), (x[:40], y[:40]), eps=0.08, with_curve=False)
     assert red(found)
     assert not name or name in red(found)
 
 
 def test_large_and_tiny_logits_hide_nothing(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
-    plain = robustness(net, x, y, eps=0.08, with_curve=False)
+    plain = robustness(net, (x, y), eps=0.08, with_curve=False)
     for factor in (1e3, 1e-6):
         found = robustness(
             Wrapped(net, lambda z, f=factor: f * z), x, y, eps=0.08, with_curve=False
@@ -260,15 +260,17 @@ def test_numbers_that_are_none() -> None:
     x, y = labelled(net)
     bad = Wrapped(net, lambda z: z * float("nan"))
     with pytest.raises(WalnutError, match="not a number"):
-        robustness(bad, x, y, eps=0.1)
+        robustness(bad, (x, y), eps=0.1)
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         ({"eps": 8.0}, "255"),
+        ({"y": torch.zeros(3, dtype=torch.int64)}, "labels"),
         ({"eps": -0.1}, "radius"),
-        ({"norm": "linf"}, "norm must be"),
+        ({"norm": "linfinity"}, "norm must be"),
+        ({"eps": None}, "eps=8/255"),
         ({"effort": "more"}, "effort must be"),
         ({"x": 255 * torch.rand(12, 1, 8, 8)}, "divide by 255"),
         ({"y": torch.full((12,), 9)}, "labels"),
@@ -279,7 +281,7 @@ def test_bad_input_in_the_users_words(change: dict[str, Any], told: str) -> None
     x, y = labelled(net)
     given: dict[str, Any] = {"x": x, "y": y, "eps": 0.1} | change
     with pytest.raises(WalnutError, match=told):
-        robustness(net, given.pop("x"), given.pop("y"), **given)
+        robustness(net, (given.pop("x"), given.pop("y")), **given)
 
 
 # -- the ledger ----------------------------------------------------------------------------------
@@ -305,18 +307,18 @@ def test_goes_on_where_it_was_stopped(
     digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
 ) -> None:
     net, x, y = digits
-    whole = robustness(Mortal(net, 0), x, y, eps=0.08, batch_size=20)
+    whole = robustness(Mortal(net, 0), (x, y), eps=0.08, batch_size=20)
     mortal = Mortal(net, 200)
     with pytest.raises(KeyboardInterrupt):
-        robustness(mortal, x, y, eps=0.08, batch_size=20, folder=tmp_path / "ledger")
+        robustness(mortal, (x, y), eps=0.08, batch_size=20, folder=tmp_path / "ledger")
     kept = {path.name: path.read_bytes() for path in (tmp_path / "ledger").glob("*.safetensors")}
     assert kept
     calls = mortal.calls = 10**9
-    again = robustness(mortal, x, y, eps=0.08, batch_size=20, folder=tmp_path / "ledger")
+    again = robustness(mortal, (x, y), eps=0.08, batch_size=20, folder=tmp_path / "ledger")
     assert same(whole, again)
     assert all((tmp_path / "ledger" / name).read_bytes() == was for name, was in kept.items())
     used, mortal.calls = calls - mortal.calls, calls
-    once_more = robustness(mortal, x, y, eps=0.08, batch_size=20, folder=tmp_path / "ledger")
+    once_more = robustness(mortal, (x, y), eps=0.08, batch_size=20, folder=tmp_path / "ledger")
     assert same(whole, once_more)
     assert calls - mortal.calls < used / 4  # only the looks at the network are made again
 
@@ -325,38 +327,38 @@ def test_a_damaged_outcome_is_computed_again(
     digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
 ) -> None:
     net, x, y = digits
-    first = robustness(net, x[:30], y[:30], eps=0.08, folder=tmp_path)
+    first = robustness(net, (x[:30], y[:30]), eps=0.08, folder=tmp_path)
     for at, path in enumerate(sorted(tmp_path.glob("*.safetensors"))):
         path.write_bytes(path.read_bytes()[: 40 * at])
-    assert same(first, robustness(net, x[:30], y[:30], eps=0.08, folder=tmp_path))
+    assert same(first, robustness(net, (x[:30], y[:30]), eps=0.08, folder=tmp_path))
 
 
 def test_another_runs_ledger_is_refused(
     digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
 ) -> None:
     net, x, y = digits
-    robustness(net, x[:10], y[:10], eps=0.08, folder=tmp_path, with_curve=False)
+    robustness(net, (x[:10], y[:10]), eps=0.08, folder=tmp_path, with_curve=False)
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     with pytest.raises(WalnutError, match=r"eps 0.08, not 0.09"):
-        robustness(net, x[:10], y[:10], eps=0.09, folder=tmp_path)
+        robustness(net, (x[:10], y[:10]), eps=0.09, folder=tmp_path)
     with pytest.raises(WalnutError, match="another network"):
-        robustness(other, x[:10], y[:10], eps=0.08, folder=tmp_path)
+        robustness(other, (x[:10], y[:10]), eps=0.08, folder=tmp_path)
     with pytest.raises(WalnutError, match="another data"):
-        robustness(net, x[10:20], y[10:20], eps=0.08, folder=tmp_path)
+        robustness(net, (x[10:20], y[10:20]), eps=0.08, folder=tmp_path)
     with pytest.raises(WalnutError, match="another run"):
-        robustness(net, x[:10], y[:10], norm=l2, eps=0.08, folder=tmp_path)
+        robustness(net, (x[:10], y[:10]), norm=l2, eps=0.08, folder=tmp_path)
 
 
 KILLED = """
 import sys, torch
 from torch import nn
-from walnut.evaluate.robustness import robustness
+from walnut.evaluate import robustness
 torch.set_num_threads(1)
 torch.manual_seed(0)
 net = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 5)).eval()
 x = torch.rand(60, 1, 8, 8)
 y = net(x).argmax(1)
-found = robustness(net, x, y, eps=0.02, batch_size=10, folder=sys.argv[1])
+found = robustness(net, (x, y), eps=0.02, batch_size=10, folder=sys.argv[1])
 torch.save(found.arrays(), sys.argv[2])
 """
 
@@ -380,7 +382,7 @@ def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
 
 def test_what_is_known_of_each_example(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
-    found = robustness(net, x, y, eps=0.08)
+    found = robustness(net, (x, y), eps=0.08)
     arrays = found.arrays()
     assert all(len(value) == len(y) for value in arrays.values())
     right = net(x).argmax(1) == y

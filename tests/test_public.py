@@ -10,13 +10,13 @@ import walnut
 
 NAMES = {
     "WalnutError", "WalnutWarning",
-    "noise", "fgsm", "bim", "pgd", "mi_fgsm", "di_fgsm",
+    "noise", "fgsm", "bim", "pgd", "mi_fgsm", "di_fgsm", "apgd", "odi_pgd",
     "saliency",
     "represent", "bake", "pack", "unpack", "prune", "share",
     "build", "load", "save", "load_data",
     "fit",
-    "accuracy", "robust_accuracy", "transfer_table", "cost",
-    "train", "compress", "audit",
+    "accuracy", "robust_accuracy", "robustness", "transfer_table", "cost",
+    "train", "compress", "audit", "robust",
     "check_attack", "check_representation", "check_explainer",
 }  # fmt: skip
 

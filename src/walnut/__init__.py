@@ -15,15 +15,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "walnut.attacks": ("bim", "di_fgsm", "fgsm", "mi_fgsm", "noise", "pgd"),
+    "walnut.attacks": ("apgd", "bim", "di_fgsm", "fgsm", "mi_fgsm", "noise", "odi_pgd", "pgd"),
     "walnut.explain": ("saliency",),
     "walnut.weights": ("bake", "pack", "prune", "represent", "share", "unpack"),
     "walnut.training": ("fit",),
-    "walnut.evaluate": ("accuracy", "cost", "robust_accuracy", "transfer_table"),
+    "walnut.evaluate": ("accuracy", "cost", "robust_accuracy", "robustness", "transfer_table"),
     "walnut.nets": ("build", "load", "save"),
     "walnut.data": ("load_data",),
     "walnut.recipes.audit": ("audit",),
     "walnut.recipes.compress": ("compress",),
+    "walnut.recipes.robust": ("robust",),
     "walnut.recipes.train": ("train",),
     "walnut.checks": ("check_attack", "check_explainer", "check_representation"),
     "walnut.core.errors": ("WalnutError", "WalnutWarning"),

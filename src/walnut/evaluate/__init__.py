@@ -3,6 +3,7 @@
 from .accuracy import Robustness, Share, accuracy, correct, predict, robust_accuracy
 from .cost import Cost, Latency, cost, latency
 from .transfer import TransferTable, transfer_table
+from .verdict import Verdict, robustness
 
 __all__ = [
     "Cost",
@@ -10,11 +11,13 @@ __all__ = [
     "Robustness",
     "Share",
     "TransferTable",
+    "Verdict",
     "accuracy",
     "correct",
     "cost",
     "latency",
     "predict",
     "robust_accuracy",
+    "robustness",
     "transfer_table",
 ]

@@ -17,9 +17,9 @@ from walnut.core.errors import WalnutError
 from walnut.core.files import write_atomically
 from walnut.core.types import Adversarial, Model, Progress, perturbation_norms
 from walnut.data import Dataset
+from walnut.evaluate import Verdict, robustness
 from walnut.evaluate.axes import Axis, along, random_normal, random_signs
 from walnut.evaluate.geometry import cross_section, lines
-from walnut.evaluate.robustness import Verdict, robustness
 from walnut.evaluate.stages import Stage
 
 from .record import Gallery, Json, drawn_examples, finish, header, varied
@@ -48,7 +48,7 @@ def robust(
     Killed at any moment, the same call goes on from the ledger in ``out``.
 
     Args:
-        model: any form that :func:`walnut.evaluate.robustness.robustness` takes.
+        model: any form that :func:`walnut.evaluate.verdict.robustness` takes.
         dataset: its test split is used.
         eps: radius in input units.
         out: folder for result.json, report.html, examples.safetensors and the ledger.
@@ -65,7 +65,7 @@ def robust(
     began = time.perf_counter()
     x, y = drawn_examples(dataset, examples, seed)
     verdict = robustness(
-        model, x, y, norm=norm, eps=eps, effort=effort, with_curve=curve, twin=twin,
+        model, (x, y), norm, eps, effort=effort, with_curve=curve, twin=twin,
         surrogates=surrogates, seed=seed, folder=out / "ledger", progress=progress,
     )  # fmt: skip
     result = header("robustness", seed, dataset, len(y))

@@ -92,11 +92,10 @@ class Verdict:
 
 def robustness(
     model: Any,
-    x: Float[Tensor, " n *d"],
-    y: Int[Tensor, " n"],
-    *,
+    data: Any,
     norm: Any = linf,
-    eps: float,
+    eps: float | None = None,
+    *,
     effort: str | tuple[Stage, ...] = "standard",
     with_curve: bool = True,
     twin: Model | None = None,
@@ -117,10 +116,10 @@ def robustness(
     Args:
         model: anything that :func:`walnut.evaluate.entrance.enter` takes: a module, a compressed,
             exported or quantised form, a callable.
-        x: examples (n, ...) in ``bounds``.
-        y: true labels (n,).
-        norm: ``linf``, ``l2`` or ``l1``.
-        eps: radius in input units, so 8/255 for 8-bit images.
+        data: a pair of examples (n, ...) in ``bounds`` and true labels (n,); or what has them as
+            ``x`` and ``y``, a split of a data set for one; or a data set, of which the test split is used.
+        norm: ``linf``, ``l2`` or ``l1``, or its name.
+        eps: radius in input units, so 8/255 for 8-bit images. There is no default.
         effort: ``"standard"``, ``"autoattack"`` (the full protocol of that name), or stages of your own.
         with_curve: also search each example's smallest perturbation.
         twin: a differentiable network that the model was made from; built where that is possible.
@@ -137,14 +136,18 @@ def robustness(
     >>> net = torch.nn.Linear(2, 2, bias=False).eval()
     >>> _ = net.weight.data.copy_(torch.eye(2))
     >>> x, y = torch.tensor([[0.9, 0.1], [0.6, 0.5], [0.2, 0.9]]), torch.tensor([0, 0, 0])
-    >>> found = robustness(net, x, y, eps=0.1)
+    >>> found = robustness(net, (x, y), linf, 0.1)
     >>> found.clean.correct, found.robust.correct
     (2, 1)
     """
+    x, y = examples(data)
+    ball_of = named(norm)
+    if eps is None:
+        raise WalnutError("say how far an attack may go: eps=8/255, for one, in input units")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WalnutWarning)  # what they say is among the checks
         return _judge(
-            model, x, y, norm, float(eps), effort, with_curve, twin, surrogates or {}, bounds, seed,
+            model, x, y, ball_of, float(eps), effort, with_curve, twin, surrogates or {}, bounds, seed,
             batch_size, None if folder is None else Path(folder), progress,
         )  # fmt: skip
 
@@ -157,7 +160,7 @@ def _judge(
 ) -> Verdict:  # fmt: skip
     began = time.perf_counter()
     stages = plan(effort)
-    _check(x, y, norm, eps)
+    _check(x, y, eps)
     room = 4 * (eps + 1e-3)
     span = (float(x.min()) - room, float(x.max()) + room) if bounds is None else bounds
     setting = Setting(norm, eps, bounds, seed, batch_size, span)
@@ -194,9 +197,27 @@ def _judge(
     return replace(verdict, checks=tuple(doubts(evidence)))
 
 
-def _check(x: Tensor, y: Tensor, norm: Any, eps: float) -> None:
-    if norm not in NAMES:
+def named(norm: Any) -> Any:
+    """Return the ball of a norm that is given as such, or by its name."""
+    found = next((ball for ball, name in NAMES.items() if norm is ball or norm == name), None)
+    if found is None:
         raise WalnutError(f"norm must be one of linf, l2, l1, not {norm!r}")
+    return found
+
+
+def examples(data: Any) -> tuple[Float[Tensor, " n *d"], Int[Tensor, " n"]]:
+    """Return examples and labels of a pair, a split, or a data set's test split."""
+    data = getattr(data, "test", data)
+    pair = (data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise WalnutError("data must be a pair (x, y) of examples and labels, or a data set")
+    x, y = pair
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise WalnutError("examples and labels must be tensors: use torch.as_tensor(...)")
+    return x, y
+
+
+def _check(x: Tensor, y: Tensor, eps: float) -> None:
     if len(x) != len(y) or len(x) == 0:
         raise WalnutError(f"there are {len(x)} examples and {len(y)} labels; give one label each")
     if not 0 <= eps < float("inf"):
