@@ -29,7 +29,7 @@ from walnut.core.types import (
     perturbation_norms,
 )
 
-from .common import Norm, ball, prepare, steepest
+from .common import Norm, ball, masked, prepare, steepest
 
 Bounds = tuple[float, float] | None
 
@@ -149,11 +149,13 @@ class TargetRound:
 
 
 def _method(
-    eps: float, norm: Norm, steps: int, bounds: Bounds, gradient: GradientEstimator
-) -> Adaptive:
+    eps: float, norm: Norm, steps: int, bounds: Bounds, gradient: GradientEstimator,
+    mask: Tensor | None,
+) -> Adaptive:  # fmt: skip
     kind = AdaptiveSparse if norm is l1 else Adaptive
     direction = sparse() if norm is l1 else steepest(norm)
-    return kind(eps, steps, ball(norm, eps, bounds), direction, gradient)
+    seen = gradient if mask is None else masked(gradient, mask)
+    return kind(eps, steps, ball(norm, eps, bounds, mask), direction, seen)
 
 
 def apgd(
@@ -167,6 +169,7 @@ def apgd(
     objective: Objective = cross_entropy(),
     gradient: GradientEstimator = plain(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> AdaptiveAttack:
@@ -183,6 +186,7 @@ def apgd(
         targeted: ``y`` are targets to move towards.
         early_stop: return each example at its first success.
         gradient: how the gradient is had; ``averaged(...)`` for a network that is random.
+        mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
     >>> net = torch.nn.Linear(4, 3).eval()
@@ -192,7 +196,7 @@ def apgd(
     """
     goal = towards(objective) if targeted else objective
     return AdaptiveAttack(
-        goal, _method(eps, norm, steps, bounds, gradient),
+        goal, _method(eps, norm, steps, bounds, gradient, mask),
         classified_as() if targeted else misclassified(), restarts, early_stop, seed, batch_size,
     )  # fmt: skip
 
@@ -206,6 +210,7 @@ def apgd_t(
     restarts: int = 1,
     objective: Objective = targeted_dlr(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> TargetRound:
@@ -215,6 +220,7 @@ def apgd_t(
         eps: radius in input units.
         targets: classes tried, by falling logit at the example itself; all others if there are fewer.
         objective: takes labels and targets side by side, (b, 2).
+        mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
     >>> net = torch.nn.Linear(4, 2).eval()
@@ -223,5 +229,10 @@ def apgd_t(
     True
     """
     return TargetRound(
-        _method(eps, norm, steps, bounds, plain()), objective, targets, restarts, seed, batch_size
+        _method(eps, norm, steps, bounds, plain(), mask),
+        objective,
+        targets,
+        restarts,
+        seed,
+        batch_size,
     )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from walnut.core.constraints import box, intersection, l1, l2, linf
-from walnut.core.directions import normalized, sign, sparse
+from walnut.core.constraints import box, intersection, l0, l1, l2, linf, region
+from walnut.core.directions import Memoryless, chain, normalized, sign, sparse
+from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError, WalnutWarning
-from walnut.core.types import Constraint, Direction
+from walnut.core.types import Constraint, Direction, GradientEstimator
 
 Norm = Callable[[float], Constraint]
 """A ball by its radius: the classes ``linf``, ``l2``, ``l1`` themselves."""
@@ -24,24 +28,93 @@ STEEPEST: dict[Any, Direction] = {
 """The direction of steepest ascent under each norm."""
 
 
-def ball(norm: Norm, eps: float, bounds: tuple[float, float] | None) -> Constraint:
-    """Return the ball of radius ``eps`` cut by the box ``bounds`` (None: the ball alone)."""
+def _check_mask(mask: Tensor | None) -> None:
+    if mask is not None and mask.dtype is not torch.bool:
+        raise WalnutError(f"mask must be bool (the entries that may change), not {mask.dtype}")
+
+
+def ball(
+    norm: Norm, eps: float, bounds: tuple[float, float] | None, mask: Tensor | None = None
+) -> Constraint:
+    """Return the ball of radius ``eps`` in the entries of ``mask``, cut by the box ``bounds``.
+
+    Args:
+        bounds: None for no box.
+        mask: bool, shaped like one example: the entries that may change; None for all. It comes first,
+            so that no part of an L2, L1 or L0 radius is spent on entries that are put back.
+    """
+    _check_mask(mask)
+    inside: tuple[Constraint, ...] = () if mask is None else (region(mask),)
     if bounds is None:
-        return norm(eps)
+        return intersection((*inside, norm(eps))) if inside else norm(eps)
+    if norm is l0:  # last: an entry that the box holds where it is would count as changed
+        return intersection((*inside, box(*bounds), norm(eps)))
     width = bounds[1] - bounds[0]
     if norm is linf and eps > width:
         raise WalnutError(
             f"eps is {eps:g}, but inputs span only {bounds[0]:g} to {bounds[1]:g}; "
             f"eps is in input units: for 8-bit images write {eps:g}/255 = {eps / 255:.4g}"
         )
-    return intersection((norm(eps), box(*bounds)))
+    return intersection((*inside, norm(eps), box(*bounds)))
 
 
-def steepest(norm: Norm) -> Direction:
-    """Return the steepest-ascent direction of a norm."""
+@dataclass(frozen=True, eq=False)
+class within(Memoryless):
+    """The gradient in the entries of ``mask``, so that a step is not spent on the others."""
+
+    mask: Tensor = field(repr=False)
+
+    def update(
+        self, grad: Float[Tensor, " b *d"], state: Any
+    ) -> tuple[Float[Tensor, " b *d"], Any]:
+        """Return it, zero elsewhere."""
+        return torch.where(self.mask.to(grad.device), grad, torch.zeros_like(grad)), state
+
+
+@dataclass(frozen=True, eq=False)
+class masked:
+    """A gradient estimator whose answer is zero outside ``mask``."""
+
+    gradient: GradientEstimator
+    mask: Tensor = field(repr=False)
+
+    def __call__(self, value: Any, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Return values and the gradient."""
+        values, grad = self.gradient(value, x, draws)
+        return values, within(self.mask).update(grad, ())[0]
+
+
+@dataclass(frozen=True)
+class few(Memoryless):
+    """The signs of the ``count`` entries of largest gradient: steepest ascent under L0."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise WalnutError("under l0 eps is how many entries may change, 1 or more")
+
+    def update(
+        self, grad: Float[Tensor, " b *d"], state: Any
+    ) -> tuple[Float[Tensor, " b *d"], Any]:
+        """Return the step, of length 1 in each entry that moves."""
+        flat = grad.flatten(1)
+        top = flat.abs().topk(min(self.count, flat.shape[1]), dim=1).indices
+        step = torch.zeros_like(flat).scatter(1, top, flat.gather(1, top).sign())
+        return step.reshape(grad.shape), state
+
+
+def steepest(norm: Norm, mask: Tensor | None = None) -> Direction:
+    """Return the steepest-ascent direction of a norm, in the entries of ``mask``."""
     if norm not in STEEPEST:
         raise WalnutError(f"norm must be one of linf, l2, l1, not {norm!r}")
-    return STEEPEST[norm]
+    return into(STEEPEST[norm], mask)
+
+
+def into(direction: Direction, mask: Tensor | None) -> Direction:
+    """Return a direction in the entries of ``mask``, whatever the gradient is in the others."""
+    _check_mask(mask)
+    return direction if mask is None else chain((within(mask), direction))
 
 
 def prepare(model: Any, x: Tensor, constraint: Constraint) -> None:

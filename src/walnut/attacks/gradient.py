@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from walnut.core.ascend import ascend
-from walnut.core.constraints import linf
+from walnut.core.constraints import l0, linf
 from walnut.core.directions import chain, momentum, sign
 from walnut.core.gradients import averaged, plain
 from walnut.core.images import pixels
@@ -27,7 +27,7 @@ from walnut.core.types import (
     Objective,
 )
 
-from .common import Norm, ball, prepare, steepest
+from .common import Norm, ball, few, into, prepare, steepest
 
 Bounds = tuple[float, float] | None
 
@@ -77,6 +77,10 @@ def _labels(objective: Objective, targeted: bool) -> tuple[Objective, Criterion]
     return (towards(objective), classified_as()) if targeted else (objective, misclassified())
 
 
+def _width(bounds: Bounds) -> float:
+    return 1.0 if bounds is None else bounds[1] - bounds[0]
+
+
 def fgsm(
     eps: float,
     *,
@@ -84,6 +88,7 @@ def fgsm(
     targeted: bool = False,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     batch_size: int = 256,
 ) -> GradientAttack:
     """Fast gradient sign method: x̂ = x + eps · sign(∇ₓJ(x, y)), clipped to the box.
@@ -97,6 +102,7 @@ def fgsm(
         targeted: ``y`` are targets to move towards.
         objective: what to climb.
         bounds: the box inputs live in; None for none.
+        mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
     >>> net = torch.nn.Linear(2, 2, bias=False).eval()
@@ -106,7 +112,7 @@ def fgsm(
     """
     goal, criterion = _labels(objective, targeted)
     return GradientAttack(
-        goal, ball(norm, eps, bounds), 1, eps, steepest(norm), criterion=criterion,
+        goal, ball(norm, eps, bounds, mask), 1, eps, steepest(norm, mask), criterion=criterion,
         early_stop=False, keep_best=False, batch_size=batch_size,
     )  # fmt: skip
 
@@ -121,6 +127,7 @@ def bim(
     early_stop: bool = True,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     batch_size: int = 256,
 ) -> GradientAttack:
     """Basic iterative method: FGSM in small steps from the example itself (Kurakin et al. 2017, Eq. 2).
@@ -128,11 +135,12 @@ def bim(
     Args:
         step_size: eps / steps unless given.
         early_stop: return each example at its first success.
+        mask: bool, shaped like one example: the entries that may change; None for all.
     """
     goal, criterion = _labels(objective, targeted)
     return GradientAttack(
-        goal, ball(norm, eps, bounds), steps, eps / steps if step_size is None else step_size,
-        steepest(norm), criterion=criterion, early_stop=early_stop, batch_size=batch_size,
+        goal, ball(norm, eps, bounds, mask), steps, eps / steps if step_size is None else step_size,
+        steepest(norm, mask), criterion=criterion, early_stop=early_stop, batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -149,25 +157,29 @@ def pgd(
     keep_best: bool = True,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> GradientAttack:
-    """Projected gradient descent (Madry et al. 2018, Eq. 3) in L∞, L2 or L1.
+    """Projected gradient descent (Madry et al. 2018, Eq. 3) in L∞, L2, L1 or L0.
 
         x ← project(x + step_size · direction(∇ₓJ(x, y)))
 
     The direction is the norm's steepest ascent: sign, unit L2 length, or the signs of the largest
-    entries (L1). L1 uses the true projection onto the ball.
+    entries (L1). L1 uses the true projection onto the ball. Under L0, ``eps`` is a number of entries: those
+    of largest gradient go to the edge of the box, and of all that differ the ``eps`` largest stay.
 
     Args:
         eps: radius in input units.
         steps: gradient steps per restart.
-        step_size: 2.5 · eps / steps unless given.
-        random_start: start at a random point of the ball; later restarts always do.
+        step_size: 2.5 · eps / steps unless given; under L0 the width of the box.
+        random_start: start at a random point of the ball; later restarts always do. Under L0 the first
+            run starts at the example: random entries would keep the better ones out.
         restarts: runs per example, the later ones only where the earlier failed.
         targeted: ``y`` are targets to move towards.
         early_stop: return each example at its first success.
         keep_best: return the point of highest loss; else the last point, as the paper does.
+        mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).eval()
@@ -178,11 +190,12 @@ def pgd(
     """
     goal, criterion = _labels(objective, targeted)
     if step_size is None:
-        step_size = 2.5 * eps / steps
+        step_size = 2.5 * eps / steps if norm is not l0 else _width(bounds)
+    direction = into(few(int(eps)), mask) if norm is l0 else steepest(norm, mask)
     return GradientAttack(
-        goal, ball(norm, eps, bounds), steps, step_size, steepest(norm), criterion=criterion,
-        random_start=random_start, restarts=restarts, early_stop=early_stop, keep_best=keep_best,
-        seed=seed, batch_size=batch_size,
+        goal, ball(norm, eps, bounds, mask), steps, step_size, direction, criterion=criterion,
+        random_start=random_start and norm is not l0, restarts=restarts, early_stop=early_stop,
+        keep_best=keep_best, seed=seed, batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -196,6 +209,7 @@ def mi_fgsm(
     early_stop: bool = False,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     batch_size: int = 256,
 ) -> GradientAttack:
     """Momentum iterative FGSM (Dong et al. 2018, Alg. 1): m ← decay · m + g/‖g‖₁, step along sign(m).
@@ -206,11 +220,12 @@ def mi_fgsm(
     Args:
         step_size: eps / steps unless given.
         decay: weight of the past; 0 is BIM.
+        mask: bool, shaped like one example: the entries that may change; None for all.
     """
     goal, criterion = _labels(objective, targeted)
     return GradientAttack(
-        goal, ball(linf, eps, bounds), steps, eps / steps if step_size is None else step_size,
-        chain((momentum(decay), sign())), criterion=criterion, early_stop=early_stop,
+        goal, ball(linf, eps, bounds, mask), steps, eps / steps if step_size is None else step_size,
+        into(chain((momentum(decay), sign())), mask), criterion=criterion, early_stop=early_stop,
         keep_best=early_stop, batch_size=batch_size,
     )  # fmt: skip
 
@@ -227,6 +242,7 @@ def di_fgsm(
     early_stop: bool = False,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> GradientAttack:
@@ -238,11 +254,12 @@ def di_fgsm(
         smallest: smallest side of the copy as a share of the image's; the rest is black
             (the paper enlarges; see :class:`walnut.core.transforms.resize_pad`).
         probability: share of steps in which the copy is changed.
+        mask: bool, shaped like one example: the entries that may change; None for all.
     """
     goal, criterion = _labels(objective, targeted)
     return GradientAttack(
-        goal, ball(linf, eps, bounds), steps, eps / steps if step_size is None else step_size,
-        chain((momentum(decay), sign())), averaged(resize_pad(smallest, probability)),
+        goal, ball(linf, eps, bounds, mask), steps, eps / steps if step_size is None else step_size,
+        into(chain((momentum(decay), sign())), mask), averaged(resize_pad(smallest, probability)),
         criterion=criterion, early_stop=early_stop, keep_best=early_stop, seed=seed,
         batch_size=batch_size,
     )  # fmt: skip

@@ -44,6 +44,7 @@ def noise(
     norm: Norm = linf,
     draws: int = 1,
     bounds: tuple[float, float] | None = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> NoiseAttack:
@@ -54,5 +55,6 @@ def noise(
     Args:
         eps: radius in input units.
         draws: tries per example; the most damaging is kept.
+        mask: bool, shaped like one example: the entries that may change; None for all.
     """
-    return NoiseAttack(ball(norm, eps, bounds), draws, seed=seed, batch_size=batch_size)
+    return NoiseAttack(ball(norm, eps, bounds, mask), draws, seed=seed, batch_size=batch_size)

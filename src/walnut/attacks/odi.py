@@ -100,7 +100,7 @@ class _Scouting:
         share = (state.made - before).clamp_min(0) / (attack.steps - before)
         falling = attack.peak * (1 + torch.cos(torch.pi * share)) / 2
         size = attack.eps * torch.where(self.scouting(state), 1.0, falling).to(x0.dtype)
-        step, _ = attack.direction.update(grad, ())
+        step, _ = attack.direction.update(grad, attack.direction.init(grad))
         z = attack.constraint.project(state.z + rows_like(size, x0) * step, x0)
         return _State(z, state.made + 1, state.turn, state.keys, target)
 
@@ -150,6 +150,7 @@ def odi_pgd(
     peak: float = 2.0,
     first: int = 0,
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> OdiPgd:
@@ -172,6 +173,7 @@ def odi_pgd(
         objective: what to climb.
         peak: the largest step, in eps.
         first: number of the first run; 1 leaves the one without scouting out.
+        mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
     >>> net = torch.nn.Linear(4, 3).eval()
@@ -183,6 +185,6 @@ def odi_pgd(
         raise WalnutError(f"odi_pgd works in linf or l2, not in {norm!r}; use apgd for l1")
     scout = (steps - 1) // 3 if scout is None else scout
     return OdiPgd(
-        eps, ball(norm, eps, bounds), steepest(norm), steps, restarts, scout, targets, objective,
+        eps, ball(norm, eps, bounds, mask), steepest(norm, mask), steps, restarts, scout, targets, objective,
         peak, first, seed, batch_size,
     )  # fmt: skip

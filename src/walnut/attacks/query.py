@@ -21,11 +21,12 @@ Bounds = tuple[float, float] | None
 
 def _estimated(
     eps: float, norm: Norm, steps: int, step_size: float | None, gradient: GradientEstimator,
-    objective: Objective, targeted: bool, bounds: Bounds, seed: int, batch_size: int,
+    objective: Objective, targeted: bool, bounds: Bounds, mask: Tensor | None,
+    seed: int, batch_size: int,
 ) -> GradientAttack:  # fmt: skip
     return GradientAttack(
-        towards(objective) if targeted else objective, ball(norm, eps, bounds), steps,
-        2.5 * eps / steps if step_size is None else step_size, steepest(norm), gradient,
+        towards(objective) if targeted else objective, ball(norm, eps, bounds, mask), steps,
+        2.5 * eps / steps if step_size is None else step_size, steepest(norm, mask), gradient,
         criterion=classified_as() if targeted else misclassified(), seed=seed, batch_size=batch_size,
     )  # fmt: skip
 
@@ -41,6 +42,7 @@ def nes(
     targeted: bool = False,
     objective: Objective = margin(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> GradientAttack:
@@ -54,10 +56,11 @@ def nes(
         pairs: antithetic pairs of queries per step.
         sigma: width of the search distribution in input units; larger for networks that round.
         targeted: ``y`` are targets to move towards.
+        mask: bool, shaped like one example: the entries that may change; None for all.
     """
     estimator = estimators.nes(pairs, sigma)
     return _estimated(
-        eps, norm, steps, step_size, estimator, objective, targeted, bounds, seed, batch_size
+        eps, norm, steps, step_size, estimator, objective, targeted, bounds, mask, seed, batch_size
     )
 
 
@@ -72,6 +75,7 @@ def spsa(
     targeted: bool = False,
     objective: Objective = margin(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> GradientAttack:
@@ -83,10 +87,11 @@ def spsa(
     Args:
         pairs: pairs of queries per step.
         sigma: step of the difference in input units (their δ).
+        mask: bool, shaped like one example: the entries that may change; None for all.
     """
     estimator = estimators.spsa(pairs, sigma)
     return _estimated(
-        eps, norm, steps, step_size, estimator, objective, targeted, bounds, seed, batch_size
+        eps, norm, steps, step_size, estimator, objective, targeted, bounds, mask, seed, batch_size
     )
 
 

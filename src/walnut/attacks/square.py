@@ -221,6 +221,7 @@ def square(
     early_stop: bool = True,
     objective: Objective = margin(),
     bounds: tuple[float, float] | None = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> SquareAttack:
@@ -241,6 +242,7 @@ def square(
             falls to a 512th by the end.
         targeted: ``y`` are targets to move towards.
         early_stop: return each example at its first success.
+        mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
     >>> net = torch.nn.Linear(4, 3).eval()
@@ -252,6 +254,6 @@ def square(
         raise WalnutError(f"square() moves squares under linf or l2, not under {norm!r}")
     propose: Proposal = squares_linf(eps, share) if norm is linf else squares_l2(eps, share)
     return SquareAttack(
-        ball(norm, eps, bounds), propose, queries, towards(objective) if targeted else objective,
+        ball(norm, eps, bounds, mask), propose, queries, towards(objective) if targeted else objective,
         classified_as() if targeted else misclassified(), early_stop, seed, batch_size,
     )  # fmt: skip

@@ -127,7 +127,7 @@ class l0:
         _check_eps(self.eps)
 
     def _count(self, x: Tensor) -> int:
-        return min(int(self.eps), x[0].numel())
+        return min(int(self.eps), x.shape[1:].numel())  # there may be no rows
 
     def project(self, x: Float[Tensor, " b *d"], x0: Float[Tensor, " b *d"]) -> Tensor:
         """Keep the largest differences."""
