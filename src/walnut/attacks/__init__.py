@@ -9,6 +9,7 @@ from .deepfool import deepfool
 from .design import design
 from .evolve import evolve
 from .expectation import eot
+from .fab import fab
 from .fmn import fmn
 from .gradient import GradientAttack, bim, di_fgsm, fgsm, mi_fgsm, pgd
 from .jsma import jsma
@@ -23,6 +24,8 @@ from .rubbish import fooling, smooth_fooling
 from .smallest import smallest
 from .square import square
 from .transferable import ni_fgsm, si_fgsm, ti_fgsm, transferable, vmi_fgsm
+from .universal import universal
+from .universal_sgd import universal_sgd
 
 __all__ = [
     "GradientAttack",
@@ -40,6 +43,7 @@ __all__ = [
     "di_fgsm",
     "eot",
     "evolve",
+    "fab",
     "feature_fooling",
     "fgsm",
     "fmn",
@@ -63,5 +67,7 @@ __all__ = [
     "square",
     "ti_fgsm",
     "transferable",
+    "universal",
+    "universal_sgd",
     "vmi_fgsm",
 ]

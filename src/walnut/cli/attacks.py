@@ -26,7 +26,7 @@ WITHIN = (
 )  # fmt: skip
 """Attacks within a radius."""
 SEEKING = (
-    "bracket", "deepfool", "ddn", "fmn", "carlini-wagner", "lbfgs", "jsma", "smallest", "boundary",
+    "bracket", "deepfool", "fab", "ddn", "fmn", "carlini-wagner", "lbfgs", "jsma", "smallest", "boundary",
     "hop-skip-jump",
 )  # fmt: skip
 """Attacks that seek the smallest change: they take no radius and say how far they had to go."""
@@ -39,6 +39,7 @@ FROM_PYTHON = {
     "bpda": "a twin of the network", "transferable": "a chain of parts",
     "eot": "a distribution of transforms", "patch": "a target and placements",
     "local_patch": "a mask", "fooling": "no examples", "smooth_fooling": "no examples",
+    "universal": "many examples at once", "universal_sgd": "many examples at once",
     "evolve": "no examples", "design": "an oracle", "linear_fooling": "a direction",
     "feature_fooling": "a target class",
 }  # fmt: skip
