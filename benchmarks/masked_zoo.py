@@ -28,11 +28,11 @@ SEED, WITHIN = 0, 0.02
 
 def verdict(model: Any, x: torch.Tensor, y: torch.Tensor, eps: float) -> dict[str, Any]:
     """Return walnut's own figure and its red flags, or the error if it raises."""
-    from walnut.evaluate.robustness import robustness
+    from walnut.evaluate import robustness
 
     began = time.perf_counter()
     try:
-        found = robustness(model, x, y, norm=NORM, eps=eps, twin=None)
+        found = robustness(model, (x, y), NORM, eps, with_curve=False)
     except Exception as error:  # a crash is a result of this benchmark
         return {"error": f"{type(error).__name__}: {error}", "robust": None, "flags": []}
     return {

@@ -44,8 +44,8 @@ class dlr:
 class targeted_dlr:
     """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2): from the label y to one target t (Croce & Hein 2020, Eq. 7).
 
-    It needs four classes. With three, z_π3 stands alone in the denominator; with two there is nothing
-    to divide by, and z_t − z_y is returned.
+    It needs four classes. With three, z_π3 can be z_t itself, and the ratio is −1 wherever y is on top,
+    without a gradient; z_t − z_y is returned then, as with two.
 
     Args:
         y: labels and targets side by side, (b, 2), int64.
@@ -67,10 +67,9 @@ class targeted_dlr:
             )
         logits = model(x)
         label, target = logits.gather(1, y).unbind(1)
-        classes = logits.shape[1]
-        if classes < 3:
+        if logits.shape[1] < 4:
             return target - label
-        largest = logits.topk(min(classes, 4), dim=1).values
+        largest = logits.topk(4, dim=1).values
         return (target - label) / _spread(logits, largest[:, 2:].mean(1))
 
 

@@ -131,8 +131,11 @@ def control(draws: int) -> Callable[[Setting], Attack]:
     return lambda s: noise(s.eps, norm=s.norm, draws=draws, bounds=s.bounds, seed=s.seed)
 
 
-def affordable(per_example: float, per_row: int, least: int = 32) -> Rows:
-    """Return the most hopeful rows that a budget of passes per example of the data set pays for."""
+def affordable(per_example: float, per_row: int, least: int = 40) -> Rows:
+    """Return the most hopeful rows that a budget of passes per example of the data set pays for.
+
+    Where no more than ``least`` stand it is all of them: little is spent, and each one counts.
+    """
     return lambda survey: survey.hopeful(max(int(per_example * len(survey.y) / per_row), least))
 
 
@@ -190,7 +193,7 @@ STANDARD = (
     Stage("diversified", climb(14, 3, scout=5, first=1), when=gradients),
     Stage("long", climb(40, 6, scout=7, first=1, seed=1), rows=affordable(23, 240), when=gradients),
     Stage(
-        "targeted", climb(25, 9, scout=7, targets=9, first=1, seed=2), rows=affordable(13, 225, 24),
+        "targeted", climb(25, 9, scout=7, targets=9, first=1, seed=2), rows=affordable(13, 225),
         when=gradients,
     ),
     Stage("doubt 1", climb(40, 6, scout=7, first=1, seed=3), rows=affordable(14, 240), when=doubt),
