@@ -6,6 +6,7 @@ import sys
 import types
 import warnings
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -18,12 +19,23 @@ class _Stub(types.ModuleType):
         return type(name, (), {})
 
 
+SIX = {"string_types": (str,)}
+
+
+def _there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 @contextmanager
-def _stubs(*names: str):
-    missing = [name for name in names if name not in sys.modules]
+def _stubs(*names: str, **contents: dict[str, Any]):
+    missing = [name for name in names if name not in sys.modules and not _there(name)]
     for name in missing:
         module = _Stub(name)
         module.__path__ = []
+        vars(module).update(contents.get(name, {}))
         sys.modules[name] = module
     try:
         yield
@@ -57,3 +69,23 @@ def foolbox() -> Any:
             return foolbox
     except ImportError:
         return None
+
+
+def art() -> Any:
+    """Return ART's estimators.classification and attacks.evasion, or (None, None).
+
+    Its progress bars and its use of six need no packages here.
+    """
+    bars = {"trange": lambda n, *_, **__: range(n), "tqdm": lambda rows, *_, **__: rows}
+    try:
+        with (
+            warnings.catch_warnings(),
+            _stubs("tqdm", "tqdm.auto", "six", tqdm=bars, **{"tqdm.auto": bars}, six=SIX),
+        ):
+            warnings.simplefilter("ignore")
+            from art.attacks import evasion
+            from art.estimators import classification
+
+            return classification, evasion
+    except ImportError:
+        return None, None

@@ -21,10 +21,12 @@ from walnut.core.queried import Queried
 from walnut.core.types import Model
 
 from .common import Norm
+from .nearest import nearest
 
 Bounds = tuple[float, float] | None
 NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1", l0: "l0"}
 """The key of each norm in ``Adversarial.norms``."""
+_FAR = 1e6  # beyond every boundary worth going to
 
 
 def rows_like(values: Tensor, x: Tensor) -> Tensor:
@@ -91,32 +93,33 @@ class Answers:
 
 def boundary(
     answers: Answers, x: Tensor, classes: Int[Tensor, " b m"], norm: Norm, mask: Tensor | None,
-    beyond: float = 1e-4, last: bool = True,
+    bounds: Bounds = None, beyond: float = 1e-4, last: bool = True,
 ) -> tuple[Float[Tensor, " b m"], Float[Tensor, " b m *d"]]:  # fmt: skip
     """Linearise z_k − z_y at ``x`` for some classes: how far each boundary is, and the way to it.
 
-    |g_k| / ‖w_k‖_dual, and the shortest step in ``norm`` that crosses (for L0 the one for L1, which moves
-    one entry), by ``beyond`` input units; infinite and zero where there is no slope. One backward pass a
-    class.
+    The size, and the shortest step in ``norm`` that crosses and stays in the box (:func:`nearest`), by
+    ``beyond`` input units; infinite and zero where there is no slope. Where the whole box does not
+    reach, the step goes as far as the box. One backward pass a class.
     """
     gaps = answers.logits - answers.logits.gather(1, answers.y[:, None])
     chosen = gaps.gather(1, classes)
     slopes = torch.stack(answers.gradients(list(chosen.unbind(1)), x, last), 1)
     if mask is not None:
         slopes = slopes * mask.to(slopes)
-    w = slopes.flatten(2)
-    if norm is l2:
-        dual = w.norm(dim=2)
-        unit = w / dual.clamp_min(1e-30)[..., None]
-    elif norm is linf:
-        dual, unit = w.abs().sum(2), w.sign()
-    else:
-        dual, at = w.abs().max(2)
-        unit = torch.zeros_like(w).scatter(2, at[..., None], w.gather(2, at[..., None]).sign())
-    away = chosen.detach().abs() / dual.clamp_min(torch.finfo(dual.dtype).tiny)
-    flat = (dual == 0) | ~away.isfinite()
-    step = (away + beyond).masked_fill(flat, 0.0)[..., None] * unit
-    return away.masked_fill(flat, float("inf")), step.reshape(slopes.shape)
+    w, at = slopes.flatten(2), x.detach().flatten(1)[:, None]
+    largest = w.abs().amax(2)
+    flat = (largest == 0) | ~chosen.detach().isfinite()
+    scale = largest.clamp_min(torch.finfo(w.dtype).tiny)
+    w, gap = w / scale[..., None], chosen.detach().abs() / scale
+    duals: dict[Any, float] = {linf: 1, l2: 2}
+    gap = gap + beyond * w.norm(duals.get(norm, float("inf")), dim=2)
+    low, high = (-_FAR, _FAR) if bounds is None else bounds
+    room = torch.where(w > 0, high - at, at - low).clamp_min(0)
+    far = nearest(w.abs(), gap.masked_fill(flat, 0.0), room, norm)
+    away = size(far.flatten(0, 1), norm).reshape(flat.shape)
+    short = (far * w.abs()).sum(2) < gap * (1 - 1e-4)
+    away = torch.where(short, away + _FAR, away).masked_fill(flat, float("inf"))
+    return away, (far * w.sign()).reshape(slopes.shape)
 
 
 def rivals(answers: Answers, count: int) -> Int[Tensor, " b m"]:
@@ -184,7 +187,9 @@ class Approach:
         logits, step = self.answers.logits, torch.zeros_like(x)
         if self.candidates and bool((state[2] == 0).any()):
             nearby = rivals(self.answers, self.candidates - 1)
-            away, steps = boundary(self.answers, x, nearby, self.norm, self.mask, last=False)
+            away, steps = boundary(
+                self.answers, x, nearby, self.norm, self.mask, self.bounds, last=False
+            )
             step = steps[torch.arange(len(x), device=x.device), away.argmin(1)]
         grad = self.slope(values, x)
         if self.mask is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from walnut.core.constraints import l2
 from walnut.core.directions import normalized
-from walnut.core.objectives import margin
+from walnut.core.objectives import cross_entropy
 from walnut.core.objectives import targeted as towards
 from walnut.core.rows import Method
 from walnut.core.types import Objective
@@ -25,8 +25,7 @@ class ddn(MinimalAttack):
     """δ ← δ + α g/‖g‖₂; ε ← (1 ∓ γ) ε, less where fooled, more elsewhere; x̂ = clip(x + ε δ/‖δ‖₂).
 
     Decoupled direction and norm for L2 (Rony et al. 2019, Alg. 1), α falling as a cosine from 1 to 0.01.
-    Where we differ: the gradient is the margin's (with the paper's ``cross_entropy()`` the norms were a
-    fifth larger on the test networks); the first step goes to the nearest linearised boundary and sets ε;
+    Where we differ: the first step goes to the nearest linearised boundary inside the box and sets ε;
     α is at most ε/2; the result is drawn towards the example by ``refine`` bisections.
 
     Args:
@@ -34,7 +33,7 @@ class ddn(MinimalAttack):
         eps: radius to begin with, in input units, where the first step sets none.
         gamma: share by which the radius changes.
         candidates: classes of the largest logits to look at in the first step (0: as published).
-        objective: whose gradient is the direction.
+        objective: whose gradient is the direction; the paper's by default.
 
     >>> from walnut.checks import check_attack
     >>> check_attack(ddn(steps=20))
@@ -44,7 +43,7 @@ class ddn(MinimalAttack):
     eps: float = 1.0
     gamma: float = 0.05
     candidates: int = 10
-    objective: Objective = margin()
+    objective: Objective = cross_entropy()
     norm: ClassVar[Any] = l2
 
     def method(self, x: Tensor, answers: Any) -> tuple[Method, int]:
@@ -60,7 +59,7 @@ class ddn(MinimalAttack):
 class _Decoupled(Approach):
     eps: float = 1.0
     gamma: float = 0.05
-    objective: Objective = field(default=margin())
+    objective: Objective = cross_entropy()
 
     def begin(self, x0: Tensor) -> Tensor:
         """Return the radius of each row."""

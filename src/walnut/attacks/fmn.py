@@ -76,8 +76,10 @@ class _Closing(Approach):
         return torch.full_like(x0.flatten(1)[:, 0], first)
 
     def enter(self, kept: Tensor, x0: Tensor, x: Tensor, first: Tensor) -> Tensor:
-        """Leave the radius open until the point is seen; in L0 it stays one entry."""
-        return kept if self.norm is l0 else kept.masked_fill(first, float("inf"))
+        """Leave the radius open until the point is seen; in L0 it is that of the step."""
+        if self.norm is l0:
+            return torch.where(first, size(x - x0, l0).clamp_min(1), kept)
+        return kept.masked_fill(first, float("inf"))
 
     def move(
         self,

@@ -95,7 +95,7 @@ class _Example:
         x = self.x0.detach().requires_grad_()
         self.answers(self.net, x, self.y)
         classes = rivals(self.answers, self.attack.candidates - 1)
-        away, _ = boundary(self.answers, x, classes, l2, self.attack.mask)
+        away, _ = boundary(self.answers, x, classes, l2, self.attack.mask, self.attack.bounds)
         return classes.gather(1, away.argmin(1)[:, None])[:, 0]
 
     def solve(self, weight: float) -> bool:

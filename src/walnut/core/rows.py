@@ -22,6 +22,7 @@ from .draws import Draws
 from .errors import WalnutError
 from .frozen import frozen
 from .queried import Queried, label_error
+from .quick import quick
 from .types import Adversarial, Criterion, Model, Objective, perturbation_norms
 
 Value = Callable[[Tensor], Tensor]
@@ -101,7 +102,7 @@ class Run:
         check_data(x, y, self)
         began = time.perf_counter()
         outer = torch.is_inference_mode_enabled()
-        with torch.inference_mode(False), torch.enable_grad(), frozen(model):
+        with torch.inference_mode(False), torch.enable_grad(), frozen(model), quick(model):
             if outer:
                 x, y = x.clone(), y.clone()
             work = _Work(self, method, Queried(model), x.detach(), y)
