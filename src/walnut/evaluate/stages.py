@@ -139,6 +139,16 @@ def affordable(per_example: float, per_row: int, least: int = 40) -> Rows:
     return lambda survey: survey.hopeful(max(int(per_example * len(survey.y) / per_row), least))
 
 
+def within(per_example: float, per_row: int, least: int = 40) -> Rows:
+    """Return the most hopeful rows that the rest of an allowance pays for, what was spent taken off it."""
+
+    def rows(survey: Survey) -> Int[Tensor, " m"]:
+        left = per_example * len(survey.y) - int(survey.forward.sum())
+        return survey.hopeful(max(int(left / per_row), least))
+
+    return rows
+
+
 def sampled(count: int) -> Rows:
     """Return at most ``count`` standing rows, half of them the most hopeful."""
     return lambda survey: survey.sample(count)
@@ -193,7 +203,7 @@ STANDARD = (
     Stage("diversified", climb(14, 3, scout=5, first=1), when=gradients),
     Stage("long", climb(40, 6, scout=7, first=1, seed=1), rows=affordable(23, 240), when=gradients),
     Stage(
-        "targeted", climb(25, 9, scout=7, targets=9, first=1, seed=2), rows=affordable(13, 225),
+        "targeted", climb(25, 9, scout=7, targets=9, first=1, seed=2), rows=within(95, 225),
         when=gradients,
     ),
     Stage("doubt 1", climb(40, 6, scout=7, first=1, seed=3), rows=affordable(14, 240), when=doubt),
