@@ -137,7 +137,7 @@ FAULTS = (
     ),
     Fault(
         "attacks without the box", "attacks/common.py",
-        "return intersection((norm(eps), box(*bounds)))", "return norm(eps)",
+        "return intersection((*inside, norm(eps), box(*bounds)))", "return norm(eps)",
         in_tests(CONTRACT, "test_the_contract_on_images"),
     ),
     # -- directions, gradients, objectives
@@ -158,8 +158,8 @@ FAULTS = (
     ),
     Fault(
         "mean in place of sum before autograd", "core/gradients.py",
-        "torch.autograd.grad(values.sum(), x, allow_unused=True)",
-        "torch.autograd.grad(values.mean(), x, allow_unused=True)",
+        "torch.autograd.grad(values.sum(), x, retain_graph=again, allow_unused=True)",
+        "torch.autograd.grad(values.mean(), x, retain_graph=again, allow_unused=True)",
         in_tests(PARTS, "test_plain_gradient_agrees_with_finite_differences"),
     ),
     Fault(

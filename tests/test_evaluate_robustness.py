@@ -250,7 +250,7 @@ def test_large_and_tiny_logits_hide_nothing(digits: tuple[nn.Module, Tensor, Ten
     plain = robustness(net, (x, y), eps=0.08, with_curve=False)
     for factor in (1e3, 1e-6):
         found = robustness(
-            Wrapped(net, lambda z, f=factor: f * z), x, y, eps=0.08, with_curve=False
+            Wrapped(net, lambda z, f=factor: f * z), (x, y), eps=0.08, with_curve=False
         )
         assert abs(found.robust.correct - plain.robust.correct) <= 1 or red(found)
 

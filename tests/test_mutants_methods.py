@@ -14,6 +14,7 @@ from walnut.core.constraints import box, unconstrained
 from walnut.core.directions import normalized
 from walnut.core.dlr import dlr, targeted_dlr
 from walnut.core.draws import Draws
+from walnut.core.objectives import margin
 from walnut.core.search import Queries
 
 
@@ -122,7 +123,7 @@ def test_the_round_of_targets_goes_on_to_a_class_that_can_be_reached():
     "attack",
     [
         fmn(steps=150, refine=0, candidates=0),
-        ddn(steps=150, refine=0, candidates=0),
+        ddn(steps=150, refine=0, candidates=0, objective=margin()),
         carlini_wagner(searches=8, steps=60, refine=0, candidates=0),
     ],
     ids=lambda attack: type(attack).__name__,

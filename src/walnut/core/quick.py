@@ -44,7 +44,7 @@ def _fits(layer: nn.Module) -> bool:
         and "forward" not in vars(layer)
         and layer.running_mean is not None
         and layer.running_mean.device.type == "cpu"
-        and layer.running_mean.dtype in (torch.float32, torch.float64)
+        and layer.running_mean.dtype is torch.float32
         and not parametrize.is_parametrized(layer)
     )
 
@@ -56,8 +56,9 @@ def quick(model: Any) -> Iterator[None]:
     γ (x − μ)/√(σ² + ε) + β = s x + t with s and t computed once, in double. Only passes that take a
     gradient are changed, by rounding (1e-5 of the logits of a ResNet-20): what is asked without one,
     the last word on every example among it, is answered by the layers themselves. Batch norms that are
-    subclassed, patched, parametrised, not on a CPU or without statistics are left as they are. Use it
-    inside :func:`walnut.core.frozen.frozen`. On exit, also after an exception, all is as it was.
+    not in float32 on a CPU, subclassed, patched, parametrised or without statistics are left as they
+    are. Use it inside :func:`walnut.core.frozen.frozen`. On exit, also after an exception, all is as it
+    was.
 
     >>> net = nn.Sequential(nn.BatchNorm2d(2)).eval()
     >>> with quick(net):

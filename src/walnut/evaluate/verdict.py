@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from walnut.attacks.common import ball, prepare
@@ -133,6 +132,7 @@ def robustness(
         WalnutError: inputs, labels or radius that make no sense, a network whose answers are not
             numbers, or a ledger of something else.
 
+    >>> import torch
     >>> net = torch.nn.Linear(2, 2, bias=False).eval()
     >>> _ = net.weight.data.copy_(torch.eye(2))
     >>> x, y = torch.tensor([[0.9, 0.1], [0.6, 0.5], [0.2, 0.9]]), torch.tensor([0, 0, 0])
@@ -205,7 +205,7 @@ def named(norm: Any) -> Any:
     return found
 
 
-def examples(data: Any) -> tuple[Float[Tensor, " n *d"], Int[Tensor, " n"]]:
+def examples(data: Any) -> tuple[Tensor, Tensor]:
     """Return examples and labels of a pair, a split, or a data set's test split."""
     data = getattr(data, "test", data)
     pair = (data.x, data.y) if hasattr(data, "x") and hasattr(data, "y") else data
