@@ -196,6 +196,12 @@ def main() -> None:
         figures["stages"][name] = KEPT(
             f"stages {name.replace('/', '_')}", lambda n=name: stages_against_torchattacks(n)
         )
+    judged = figures["networks"].values()
+    figures["summary"] = {
+        "networks": len(judged),
+        "no higher than the protocol": sum(found["no higher"] for found in judged),
+        "largest excess": max(f["standard"]["robust"] - f["autoattack"]["robust"] for f in judged),
+    }
     record.write("strength", SEED, figures)
 
 
