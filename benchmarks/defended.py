@@ -3,7 +3,7 @@
     python benchmarks/defended.py        train all of them (about twenty minutes on two cores)
 
 Files stay under runs/bench-nets. Those named ``tune-`` chose the cascade's settings and are in no table;
-the others, and the pretrained ones of the data folder, are reported and chose nothing.
+the others, and the pretrained ones of the data folder, are reported.
 """
 
 from __future__ import annotations
@@ -75,7 +75,6 @@ def network(name: str, folder: Path = FOLDER) -> tuple[nn.Module, Dataset]:
     recipe = RECIPES[name]
     dataset = data.load(recipe.data)
     path = folder / f"{name}.safetensors"
-    model = nets.build(recipe.net, shape=dataset.shape, classes=len(dataset.classes))
     if path.exists():
         return nets.load(str(path)), dataset
     torch.manual_seed(recipe.seed)

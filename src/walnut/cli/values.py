@@ -115,7 +115,6 @@ def arguments(items: tuple[str, ...]) -> dict[str, Any]:
 
 Count = Annotated[int, Field(ge=1), one("N")]
 Whole = Annotated[int, Field(ge=0, lt=2**63), one("N")]
-Text = Annotated[str, one("TEXT")]
 OptionalText = Annotated[str | None, one("NAME")]
 OptionalPath = Annotated[Path | None, one("FILE")]
 OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, one("N", "recipe")]

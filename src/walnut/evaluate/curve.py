@@ -55,13 +55,17 @@ def _nearest(steps: int) -> Any:
     return make
 
 
+def _soon(survey: Survey) -> Tensor:
+    """Say which rows fell in the first two stages: their boundary is near and plain."""
+    return (survey.fell_to >= 0) & (survey.fell_to <= 1)
+
+
 def _easy(survey: Survey) -> Tensor:
-    """Return the rows that fell in the first stages: their boundary is near and plain."""
-    return ((survey.fell_to >= 0) & (survey.fell_to <= 1)).nonzero()[:, 0]
+    return _soon(survey).nonzero()[:, 0]
 
 
 def _hard(survey: Survey) -> Tensor:
-    return (survey.clean & ~((survey.fell_to >= 0) & (survey.fell_to <= 1))).nonzero()[:, 0]
+    return (survey.clean & ~_soon(survey)).nonzero()[:, 0]
 
 
 def _wanted(survey: Survey, suspicion: Suspicion) -> str:

@@ -43,7 +43,9 @@ class Verdict:
         curve: accuracy against the radius; None where it was not asked for or has no gradient.
         checks: every honesty check, good or not. One of level ``wrong`` is a red flag.
         entrance: how the network's form was attacked.
-        forward, backward: mean passes per example, checks and curve included.
+        forward, backward: mean passes per example, checks and curve included; a few dozen looks at the
+            network as a whole (is it the ledger's, does it return probabilities, how near is its twin)
+            are not.
         seconds: wall clock of what was computed; stages read from a ledger count as they were.
         survey: the examples one by one.
     """
@@ -120,7 +122,7 @@ def robustness(
         norm: ``linf``, ``l2`` or ``l1``, or its name.
         eps: radius in input units, so 8/255 for 8-bit images. There is no default.
         effort: ``"standard"``, ``"autoattack"`` (the full protocol of that name), or stages of your own.
-        with_curve: also search each example's smallest perturbation.
+        with_curve: also search each example's smallest perturbation; never with ``"autoattack"``.
         twin: a differentiable network that the model was made from; built where that is possible.
         surrogates: other networks by name, whose adversarial examples are tried too.
         seed: of every draw.
@@ -170,7 +172,9 @@ def _judge(
     identity = {
         "walnut ledger": VERSION, "norm": NAMES[norm], "eps": eps, "effort": name, "seed": seed,
         "batch size": batch_size, "examples": len(y), "data": fingerprint(x, y, bounds),
-        "stages": fingerprint([s.name for s in stages]), "network": entrance.fingerprint(x[:16]),
+        "plan": fingerprint([(s.name, repr(s.make(setting))) for s in stages]),
+        "network": entrance.fingerprint(x[:16]),
+        "twin or surrogates": fingerprint(twin, dict(surrogates)),
     }  # fmt: skip
     ledger = Ledger(folder, identity)
     survey = Survey.of(x, y)

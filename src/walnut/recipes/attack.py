@@ -108,11 +108,16 @@ def attack(
     gallery = Gallery(dataset.classes)
     rows = varied(y, record.success & (clean == y), 12)
     gallery.add(name, method, eps, x, y, clean, record, rows)
+    keep(record, y, out / "adversarial.safetensors")
+    return finish(result, gallery, out)
+
+
+def keep(record: Adversarial, y: Tensor, path: Path) -> None:
+    """Write every example of a record, with what is known of it."""
     tensors = {
         "x": record.x, "label": y, "prediction": record.prediction, "success": record.success,
         "first_success": record.first_success, "forward": record.forward,
         "backward": record.backward, **{f"norm_{k}": v for k, v in record.norms.items()},
     }  # fmt: skip
     tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    write_atomically(out / "adversarial.safetensors", lambda path: save_file(tensors, path))
-    return finish(result, gallery, out)
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))

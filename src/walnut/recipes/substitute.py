@@ -161,7 +161,6 @@ def substitute(
     )  # fmt: skip
     x, y = drawn_examples(dataset, examples, seed)
     clean = predict(oracle, x).argmax(1)
-    agreement = Share.of(predict(made.model, x).argmax(1) == clean)
     through = attack(eps)(made.model, x, y)
     attacks = {"substitute": _left(oracle, x, y, clean, through, eps)}
     attacks["noise"] = _left(oracle, x, y, clean, noise(eps, seed=seed)(oracle, x, y), eps)
@@ -172,21 +171,24 @@ def substitute(
     result = header("substitute", seed, dataset, len(y))
     result["rows"] = [{"form": name, "clean": Share.of(clean == y).json(), "attacks": attacks}]
     result["substitute"] = {
-        "net": net,
-        "parameters": sum(p.numel() for p in made.model.parameters()),
-        "seeds": min(seeds, len(dataset.validation)),
-        "queries": made.queries,
-        "rounds": made.rounds,
-        "select": repr(select),
-        "step": repr(step),
-        "agreement": agreement.json(),
-        "accuracy": Share.of(predict(made.model, x).argmax(1) == y).json(),
+        "net": net, "seeds": min(seeds, len(dataset.validation)), "select": repr(select),
+        "step": repr(step), **_made(made, x, y, clean),
         "fooled_itself": Share.of(through.success).json(),
-    }
+    }  # fmt: skip
     if bound is None:
         result["notes"].append("The oracle has no gradient, so there is no white-box bound.")
     result["seconds"] = round(time.perf_counter() - began, 3)
     return finish(result, None, out)
+
+
+def _made(made: Substitute, x: Tensor, y: Tensor, clean: Tensor) -> Json:
+    """Return what the substitute cost and how it answers, beside the oracle's answers and the truth."""
+    answers = predict(made.model, x).argmax(1)
+    return {
+        "parameters": sum(p.numel() for p in made.model.parameters()),
+        "queries": made.queries, "rounds": made.rounds,
+        "agreement": Share.of(answers == clean).json(), "accuracy": Share.of(answers == y).json(),
+    }  # fmt: skip
 
 
 def _fresh(net: str, arguments: dict[str, Any], dataset: Dataset, seed: int) -> nn.Module:
