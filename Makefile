@@ -29,12 +29,16 @@ docs: $(READY)
 # tests then skip and say so.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[parquet,export,quant]" \
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[parquet,export,quant,search]" \
 	    $$($(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"])')
 	$(BIN)/python -m pip install --quiet -c constraints.txt foolbox \
 	    || echo "foolbox is not available: its tests will skip"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torchattacks \
 	    || echo "torchattacks is not available: its tests will skip"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torch-pruning \
+	    || echo "Torch-Pruning is not available: its tests will skip"
+	$(BIN)/python -m pip install --quiet -c constraints.txt ".[openvino]" \
+	    || echo "OpenVINO is not available: its tests will skip"
 	touch $@
 
 clean:

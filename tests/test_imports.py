@@ -17,7 +17,7 @@ import walnut
 ROOT = Path(walnut.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"types", "draws", "frozen", "errors", "features", "files"}
+BASE = {"types", "draws", "frozen", "errors", "features", "files", "compiled"}
 LOOPS = {"ascend", "search"}
 LEVERS = {"attacks", "explain", "weights", "training"}
 WHOLE_MODEL = {"represent", "pack", "prune", "share"}

@@ -12,7 +12,7 @@ from torch import nn
 
 from walnut import codec
 from walnut.core.errors import WalnutError, WalnutWarning
-from walnut.weights import unpack
+from walnut.weights import edits, unpack
 
 from . import foreign, registry
 from .small_cnn import padding_of
@@ -61,7 +61,7 @@ def load(path: str | Path) -> nn.Module:
     file = open_state(path)
     if file.description is None:
         raise WalnutError(f"{path} does not say which network it is: name it (--net lenet-5, say)")
-    return fill(_on_meta(file.description["net"], file.description["arguments"], path), file)
+    return fill(_described(file.description, path), file)
 
 
 def resolve(
@@ -169,7 +169,7 @@ def _from_state(
         described = file.description["net"]
         if net is None or registry.canonical(net) == registry.canonical(described):
             complete = {**file.description["arguments"], **arguments}
-            return fill(_on_meta(described, complete, file.path), file)
+            return fill(_described({**file.description, "arguments": complete}, file.path), file)
     if net is None:
         raise WalnutError(
             f"{file.path} does not say which network it is: name it (--net lenet-5, say); the "
@@ -213,10 +213,18 @@ def _on_meta(net: str, arguments: dict[str, Any], path: Path) -> nn.Module:
         raise WalnutError(f"{path}: {error}") from error
 
 
+def _described(description: dict[str, Any], path: Path) -> nn.Module:
+    """Build the network that a file's description tells of, on the meta device, and edit it."""
+    model = _on_meta(description["net"], description["arguments"], path)
+    try:
+        return edits.apply(model, description["edits"])
+    except WalnutError as error:
+        raise WalnutError(f"{path}: {error}") from error
+
+
 def _load_walnut(path: Path) -> nn.Module:
     description, _ = codec.peek(path)
-    known = check_description(description, path)
-    model = _on_meta(known["net"], known["arguments"], path)
+    model = _described(check_description(description, path), path)
     expect = {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
     _, state = unpack(path, expect)
     return fill(model, held(path, state))

@@ -96,12 +96,13 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 
 
 def check_description(description: Any, path: Path) -> dict[str, Any]:
-    """Return ``{"net": name, "arguments": {...}}`` as it was found in a file, or raise."""
+    """Return ``{"net": name, "arguments": {...}, "edits": [...]}`` from a file's, or raise."""
     good = isinstance(description, dict) and isinstance(description.get("net"), str)
     arguments = description.get("arguments", {}) if good else None
-    if not isinstance(arguments, dict):
+    edits = description.get("edits", []) if good else None
+    if not isinstance(arguments, dict) or not isinstance(edits, list):
         raise WalnutError(f"{path} carries a description that names no network")
-    return {"net": description["net"], "arguments": arguments}
+    return {"net": description["net"], "arguments": arguments, "edits": edits}
 
 
 def _open_pickle(path: Path) -> StateFile:
