@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from walnut import codec
-from walnut.codec import container
+from walnut.codec import container, header
 from walnut.codec.stream import deflate, varint
 from walnut.core.errors import WalnutError
 from walnut.core.types import Packed
@@ -53,12 +53,19 @@ def small(tmp_path: Path) -> Path:
 
 
 def sealed(body: bytes) -> bytes:
-    return body + hashlib.blake2b(body, digest_size=8).digest()
+    return body + hashlib.blake2b(body, digest_size=4).digest()
 
 
-def with_header(header: object, body: bytes = b"") -> bytes:
-    squeezed = deflate(json.dumps(header).encode())
-    return sealed(container.MAGIC + bytes([1]) + varint(len(squeezed)) + squeezed + body)
+START = container.MAGIC + bytes([container.VERSION])
+
+
+def with_text(text: bytes, body: bytes = b"") -> bytes:
+    squeezed = deflate(text, header._dictionary())
+    return sealed(START + varint(len(squeezed)) + squeezed + body)
+
+
+def with_header(what: object, body: bytes = b"") -> bytes:
+    return with_text(json.dumps(what).encode(), body)
 
 
 def test_everything_comes_back(small: Path) -> None:
@@ -103,11 +110,10 @@ def test_inspect_accounts_for_every_tensor(small: Path) -> None:
         assert row["nonzeros"] == int(state[name].count_nonzero())
         assert row["distinct"] == len(state[name].unique())
         assert row["bits"] == 8 * row["bytes"] / row["weights"]
-    assert rows["fc1.weight"]["layout"] == "sparse, codebook"
-    assert rows["conv.weight"]["layout"] == "codebook"
-    assert rows["fc2.weight"]["coder"].endswith("ans")
+    assert rows["fc1.weight"]["layout"] == "mixed, codebook"
+    assert rows["fc1.weight"]["coder"] == "mixed"
     total = sum(row["bytes"] for row in rows.values())
-    assert 0 < os.path.getsize(small) - total < 300  # the header
+    assert 0 < os.path.getsize(small) - total < 150  # the header
 
 
 def test_peek_decodes_no_tensor(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,11 +164,12 @@ def test_every_bit_flip_and_every_truncation_is_refused(small: Path) -> None:
 
 
 def test_a_newer_version_says_so(small: Path) -> None:
-    data = bytearray(small.read_bytes()[:-8])
-    data[len(container.MAGIC)] = 2
-    small.write_bytes(sealed(bytes(data)))
-    with pytest.raises(WalnutError, match="newer walnut"):
-        codec.read(small)
+    data = bytearray(small.read_bytes()[:-4])
+    for version, words in ((container.VERSION + 1, "newer walnut"), (0, "early walnut")):
+        data[len(container.MAGIC)] = version
+        small.write_bytes(sealed(bytes(data)))
+        with pytest.raises(WalnutError, match=words):
+            codec.read(small)
 
 
 def test_another_file_and_no_file_say_so(tmp_path: Path) -> None:
@@ -175,7 +182,7 @@ def test_another_file_and_no_file_say_so(tmp_path: Path) -> None:
 
 
 def test_trailing_bytes_under_a_good_checksum_are_refused(small: Path) -> None:
-    small.write_bytes(sealed(small.read_bytes()[:-8] + b"\x00"))
+    small.write_bytes(sealed(small.read_bytes()[:-4] + b"\x00"))
     with pytest.raises(WalnutError, match="left over"):
         codec.read(small)
 
@@ -193,7 +200,7 @@ def mutations(data: bytes, count: int) -> list[bytes]:
     rng = np.random.default_rng(1)
     out = []
     for i in range(count):
-        body = bytearray(data[:-8])
+        body = bytearray(data[:-4])
         for _ in range(int(rng.integers(1, 5))):
             at = int(rng.integers(len(container.MAGIC) + 1, len(body)))
             if i % 4 == 0:
@@ -213,21 +220,23 @@ def test_crafted_files_never_crash_hang_or_take_much_memory(small: Path) -> None
     tracemalloc.start()
     try:
         honest = peak_of(lambda: codec.read(small))
-        start, slowest, largest = time.monotonic(), 0.0, 0
-        for content in mutations(data, 1000):
+        start, slowest, largest = time.process_time(), 0.0, 0
+        for content in mutations(data, 500):
             crafted.write_bytes(content)
-            begin = time.monotonic()
+            begin = time.process_time()
             largest = max(largest, peak_of(lambda: codec.read(crafted)))
-            slowest = max(slowest, time.monotonic() - begin)
+            slowest = max(slowest, time.process_time() - begin)
     finally:
         tracemalloc.stop()
     assert largest <= 10 * honest
     assert slowest < 1.0
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
 
 
 @pytest.mark.parametrize(
-    "coders", [codec.ALL, (codec.FIXED, codec.HUFFMAN)], ids=["all", "huffman"]
+    "coders",
+    [codec.ALL, (codec.FIXED, codec.HUFFMAN), (codec.ANS,)],
+    ids=["all", "huffman", "ans"],
 )
 def test_mutated_bodies_under_an_honest_header(small: Path, coders: tuple) -> None:
     """Mutations aimed at the records alone, where a deflated header does not catch them."""
@@ -240,8 +249,8 @@ def test_mutated_bodies_under_an_honest_header(small: Path, coders: tuple) -> No
     crafted = small.with_name("crafted.walnut")
     shapes = {n: (t.shape, t.dtype) for n, t in small_state().items()}
     read = 0
-    for _ in range(1000):
-        body = bytearray(data[:-8])
+    for _ in range(400):
+        body = bytearray(data[:-4])
         body[int(rng.integers(first, len(body)))] = int(rng.integers(256))
         crafted.write_bytes(sealed(bytes(body)))
         try:
@@ -251,19 +260,18 @@ def test_mutated_bodies_under_an_honest_header(small: Path, coders: tuple) -> No
         read += 1
         found = {n: (p.tensors["w"].shape, p.tensors["w"].dtype) for n, p in records.items()}
         assert found == shapes  # other values, but still what the header says
-    assert 0 < read < 1000
+    assert 0 < read < 400
 
 
-GOOD = {"description": {}, "bytes": 16, "records": [["a", "float32", [4]]]}
+GOOD = {"description": {}, "records": [["a", "float32", [4]]]}
 
 
 @pytest.mark.parametrize(
     "header",
     [
         [],
-        {"description": {}, "records": []},
-        GOOD | {"bytes": 17},
-        GOOD | {"bytes": "16"},
+        {"description": {}},
+        {"records": []},
         GOOD | {"description": []},
         GOOD | {"records": [["a", "float32", [-4]]]},
         GOOD | {"records": [["a", "float32", [4.0]]]},
@@ -279,10 +287,10 @@ GOOD = {"description": {}, "bytes": 16, "records": [["a", "float32", [4]]]}
         GOOD | {"records": [["a", "low_rank", [], {}]]},
         GOOD | {"records": [["a", "low_rank", {}, {"u": [4]}]]},
         GOOD | {"records": [["a", "float32", [2]], ["a", "float32", [2]]]},
-        GOOD | {"bytes": 0, "records": [["a", "float32", [0, 1 << 39, 1 << 39]]]},
-        GOOD | {"bytes": 1 << 50, "records": [["a", "uint8", [1 << 25, 1 << 25]]]},
-        GOOD | {"bytes": 1 << 40, "records": [["a", "uint8", [1 << 40]]]},
-        GOOD | {"bytes": 1 << 30, "records": [["a", "uint8", [1 << 30]]]},
+        GOOD | {"records": [["a", "float32", [0, 1 << 39, 1 << 39]]]},
+        GOOD | {"records": [["a", "uint8", [1 << 25, 1 << 25]]]},
+        GOOD | {"records": [["a", "uint8", [1 << 40]]]},
+        GOOD | {"records": [["a", "uint8", [1 << 30]]]},
         GOOD | {"records": [["a", "float32", [1] * 17]]},
     ],
 )
@@ -295,17 +303,15 @@ def test_headers_that_cannot_be_are_refused(tmp_path: Path, header: object) -> N
 
 @pytest.mark.parametrize("text", [b"{", b"[" * 100_000, b"9" * 10_000, b"\xff\xfe", b""])
 def test_headers_that_are_no_json_are_refused(tmp_path: Path, text: bytes) -> None:
-    squeezed = deflate(text)
     path = tmp_path / "a.walnut"
-    path.write_bytes(sealed(container.MAGIC + bytes([1]) + varint(len(squeezed)) + squeezed))
+    path.write_bytes(with_text(text))
     with pytest.raises(WalnutError):
         codec.read(path)
 
 
 def test_a_header_that_inflates_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.walnut"
-    squeezed = deflate(b" " * (1 << 25))
-    path.write_bytes(sealed(container.MAGIC + bytes([1]) + varint(len(squeezed)) + squeezed))
+    path.write_bytes(with_text(b" " * (1 << 25)))
     tracemalloc.start()
     try:
         assert peak_of(lambda: codec.read(path)) < 12 << 20
@@ -315,7 +321,7 @@ def test_a_header_that_inflates_without_end_is_refused(tmp_path: Path) -> None:
 
 def test_a_truth_value_of_two_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.walnut"
-    header = {"description": {}, "bytes": 2, "records": [["a", "bool", [2]]]}
+    header = {"description": {}, "records": [["a", "bool", [2]]]}
     path.write_bytes(with_header(header, bytes([0, 1, 2])))
     with pytest.raises(WalnutError, match="truth value"):
         codec.read(path)
@@ -345,6 +351,62 @@ def test_a_panic_in_the_coder_is_an_error_of_ours(
     def panic(*_: object, **__: object) -> None:
         raise Panic
 
+    codec.write(small, DESCRIPTION, packed(small_state()), (codec.ANS,))
     monkeypatch.setattr("constriction.stream.stack.AnsCoder", panic)
     with pytest.raises(WalnutError, match="does not decode"):
         codec.read(small)
+
+
+def test_a_grid_is_expected_as_the_weight_it_stands_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.walnut"
+    k = torch.randint(-7, 8, (30, 40), generator=torch.Generator().manual_seed(0))
+    parts = {"k": k.to(torch.int8), "scale": torch.rand(30) + 0.1}
+    codec.write(path, {}, {"fc.weight": Packed("grid", parts)})
+    expect = {"fc.weight": ((30, 40), torch.float32)}
+    _, records = codec.read(path, expect)
+    assert all(torch.equal(records["fc.weight"].tensors[name], t) for name, t in parts.items())
+    assert codec.peek(path)[1] == expect
+    with pytest.raises(WalnutError, match="float32"):
+        codec.read(path, {"fc.weight": ((30, 40), torch.int8)})
+    (row,) = codec.inspect(path)
+    assert row["name"] == "fc.weight"
+    assert row["bytes"] > 120
+    assert row["nonzeros"] == int(k.count_nonzero())
+    with pytest.raises(WalnutError, match="limit"):
+        codec.read(path, limit=1200)  # the weight is four times its whole numbers
+
+
+def test_a_disk_that_fills_leaves_the_old_file(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = small.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(WalnutError, match=r"No space left on device.*untouched"):
+        codec.write(small, {}, packed({"a": torch.randn(100)}))
+    monkeypatch.undo()
+    assert small.read_bytes() == before
+    assert [path.name for path in small.parent.iterdir()] == [small.name]
+
+
+def lenet_5(value: float) -> dict[str, Tensor]:
+    shapes = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}
+    state = {}
+    for name, shape in shapes.items():
+        state[f"{name}.weight"] = torch.full(shape, value)
+        state[f"{name}.bias"] = torch.full(shape[:1], value)
+    return state
+
+
+def test_the_fixed_cost_of_a_lenet_5_is_below_80_bytes(tmp_path: Path) -> None:
+    arguments = {"shape": [1, 28, 28], "classes": 10, "mean": None, "std": None}
+    description = {"net": "lenet-5", "arguments": arguments}
+    path = tmp_path / "a.walnut"
+    size = codec.write(path, description, packed(lenet_5(0.0)))
+    assert size < 80
+    assert codec.peek(path)[0] == description

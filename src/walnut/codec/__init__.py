@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from .container import Expect, inspect, peek, read, write
-from .symbols import ALL, ANS, FIXED, HUFFMAN, Coder
+from .symbols import ALL, ANS, FIXED, HUFFMAN, MIXED, Coder
 
-__all__ = ["ALL", "ANS", "FIXED", "HUFFMAN", "Coder", "Expect", "inspect", "peek", "read", "write"]
+__all__ = [
+    "ALL",
+    "ANS",
+    "FIXED",
+    "HUFFMAN",
+    "MIXED",
+    "Coder",
+    "Expect",
+    "inspect",
+    "peek",
+    "read",
+    "write",
+]

@@ -2,12 +2,12 @@
 
 ::
 
-    "walnut" 0 version   8 bytes
+    "walnut" version     7 bytes
     header length        variable-length integer
-    header               deflated JSON: description, decoded size, and of each record its name,
-                         dtype and shape (or kind, arguments and tensors)
+    header               :mod:`.header`: description, and of each record its name, dtype and shape
+                         (or kind, arguments and tensors)
     records              the tensors, in order
-    checksum             8 bytes of BLAKE2b over all that is above
+    checksum             4 bytes of BLAKE2b over all that is above
 
 No code and no pickle is in the file. A reader believes nothing until the checksum holds, and even
 then checks every length, count and shape before it reserves memory for it.
@@ -16,49 +16,26 @@ then checks every length, count and shape before it reserves memory for it.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..core.errors import WalnutError
 from ..core.files import write_bytes
 from ..core.types import Packed
-from . import tensors
-from .stream import Reader, damaged, deflate, inflate, varint
+from . import header, tensors
+from .header import Entry, Expect
+from .stream import Reader
 from .symbols import ALL, Coder
-from .tensors import DTYPES
 
-MAGIC = b"walnut\x00"
-VERSION = 1
-_CHECK = 8
-_HEADER_MOST = 1 << 24
-
-Expect = Mapping[str, tuple[Sequence[int], torch.dtype]]
-"""What a reader expects: ``{name: (shape, dtype)}``."""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A tensor of a record, as the header tells of it."""
-
-    record: str
-    kind: str
-    arguments: dict[str, Any]
-    part: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def bytes(self) -> int:
-        """The decoded size."""
-        return math.prod(self.shape) * torch.empty((), dtype=self.dtype).element_size()
+MAGIC = b"walnut"
+VERSION = 2
+_CHECK = 4
 
 
 def _checksum(data: bytes | memoryview) -> bytes:
@@ -77,25 +54,16 @@ def write(
     ``records``: what :func:`read` shall return. ``coders``: the entropy coders to choose from.
     The file appears whole or not at all. Raises WalnutError for what cannot be written.
     """
-    listing: list[list[Any]] = []
-    body: list[bytes] = []
-    total = 0
-    for name, packed in records.items():
-        parts = {k: [tensors.dtype_name(t), list(t.shape)] for k, t in packed.tensors.items()}
-        plain = packed.kind == "tensor" and list(parts) == ["w"] and not packed.arguments
-        listing.append(
-            [name, *parts["w"]] if plain else [name, packed.kind, packed.arguments, parts]
-        )
-        body += [tensors.encode(t, coders) for t in packed.tensors.values()]
-        total += sum(t.numel() * t.element_size() for t in packed.tensors.values())
-    header = {"description": dict(description), "bytes": total, "records": listing}
+    body = b"".join(
+        tensors.encode(t, coders) for packed in records.values() for t in packed.tensors.values()
+    )
+    data = MAGIC + bytes([VERSION]) + header.write(description, records) + body
     try:
-        text = json.dumps(header, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise WalnutError(f"the description must be plain JSON: {error}") from error
-    squeezed = deflate(text.encode())
-    data = MAGIC + bytes([VERSION]) + varint(len(squeezed)) + squeezed + b"".join(body)
-    write_bytes(Path(path), data + _checksum(data))
+        write_bytes(Path(path), data + _checksum(data))
+    except OSError as error:
+        raise WalnutError(
+            f"{os.fspath(path)} cannot be written ({error.strerror}); what was there is untouched"
+        ) from error
     return len(data) + _CHECK
 
 
@@ -122,10 +90,10 @@ def read(
 def peek(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], dict[str, tuple[tuple[int, ...], torch.dtype]]]:
-    """Return the description, and ``{name: (shape, dtype)}`` of plain tensors, decoding none."""
+    """Return the description, and ``{name: (shape, dtype)}`` of the weights, decoding none."""
     with _named(path):
         _, description, entries = _open(path, None, None)
-    return description, {e.record: (e.shape, e.dtype) for e in entries if e.kind == "tensor"}
+    return description, {name: what for name, what in header.decoded(entries).items() if what}
 
 
 def inspect(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -136,27 +104,51 @@ def inspect(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     with _named(path):
         reader, _, entries = _open(path, None, None)
-        rows = [_row(reader, entry) for entry in entries]
+        rows: list[dict[str, Any]] = []
+        for entry in entries:
+            row = _row(reader, entry)
+            if entry.kind == "grid" and rows and rows[-1]["name"] == entry.record:
+                row = _together(rows.pop(), row)
+            rows.append(row)
         reader.done()
     return rows
 
 
-def _row(reader: Reader, entry: _Entry) -> dict[str, Any]:
+def _row(reader: Reader, entry: Entry) -> dict[str, Any]:
     start = reader.at
     tensor, layout = tensors.decode(reader, entry.dtype, entry.shape)
     size, weights = reader.at - start, tensor.numel()
+    whole = entry.part == "w" or entry.kind == "grid"
     return {
-        "name": entry.record if entry.part == "w" else f"{entry.record}/{entry.part}",
+        "name": entry.record if whole else f"{entry.record}/{entry.part}",
         "shape": list(entry.shape),
         "dtype": str(entry.dtype).removeprefix("torch."),
         "weights": weights,
         "nonzeros": int(tensor.count_nonzero()),
-        "distinct": len(tensor.reshape(-1).unique()),
+        "distinct": _distinct(tensor),
         "bits": 8 * size / max(weights, 1),
         "bytes": size,
         "ratio": entry.bytes / size,
         "layout": layout,
         "coder": "+".join(reader.met()) or "none",
+    }
+
+
+def _distinct(tensor: Tensor) -> int:
+    return len(tensor.reshape(-1).unique())
+
+
+def _together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return one row for the two tensors of a grid: whole numbers, and their scale."""
+    k, scale = (one, other) if one["dtype"] != "float32" else (other, one)
+    size = k["bytes"] + scale["bytes"]
+    weights = k["weights"]
+    return k | {
+        "dtype": "float32",
+        "bits": 8 * size / max(weights, 1),
+        "bytes": size,
+        "ratio": 4 * weights / size,
+        "layout": f"grid, {k['layout']}",
     }
 
 
@@ -171,7 +163,7 @@ def _named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def _open(
     path: str | os.PathLike[str], expect: Expect | None, limit: int | None
-) -> tuple[Reader, dict[str, Any], list[_Entry]]:
+) -> tuple[Reader, dict[str, Any], list[Entry]]:
     """Check a file from outside to inside, and return a reader at its first record."""
     try:
         data = Path(path).read_bytes()
@@ -181,88 +173,14 @@ def _open(
         raise WalnutError("it is not a .walnut file: it does not begin with walnut's mark")
     if len(data) < len(MAGIC) + 2 + _CHECK:
         raise WalnutError("it is cut off: copy it again")
-    if data[len(MAGIC)] > VERSION:
-        raise WalnutError(f"it is of version {data[len(MAGIC)]}, made by a newer walnut: update")
+    if (version := data[len(MAGIC)]) != VERSION:
+        age = "a newer walnut: update" if version > VERSION else "an early walnut: pack it again"
+        raise WalnutError(f"it is of version {version}, made by {age}")
     if _checksum(memoryview(data)[:-_CHECK]) != data[-_CHECK:]:
         raise WalnutError("it is damaged or cut off (its checksum does not hold): copy it again")
     reader = Reader(data, len(MAGIC) + 1, len(data) - _CHECK)
-    header = _header(reader)
-    entries = _entries(header)
-    _bound(header, entries, limit or max(1 << 28, 1000 * len(data)))
+    description, entries = header.read(reader)
+    header.bound(entries, limit or max(1 << 28, 1000 * len(data)))
     if expect is not None:
-        _compare(entries, expect)
-    return reader, header["description"], entries
-
-
-def _header(reader: Reader) -> dict[str, Any]:
-    squeezed = bytes(reader.take(reader.varint(_HEADER_MOST)))
-    text = inflate(squeezed, min(_HEADER_MOST, 65536 + 100 * len(squeezed)))
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise damaged("its header is not JSON") from error
-    shape = {"description": dict, "bytes": int, "records": list}
-    if not isinstance(header, dict) or any(
-        not isinstance(header.get(key), kind) for key, kind in shape.items()
-    ):
-        raise damaged("its header lacks a part")
-    return header
-
-
-def _entries(header: dict[str, Any]) -> list[_Entry]:
-    """Return the tensors a header lists, every field checked."""
-    entries: list[_Entry] = []
-    seen: set[str] = set()
-    for row in header["records"]:
-        if not isinstance(row, list) or len(row) not in (3, 4) or not isinstance(row[0], str):
-            raise damaged("its header has a record without a name")
-        if row[0] in seen:
-            raise damaged(f"two records are called {row[0]!r}")
-        seen.add(row[0])
-        kind, arguments, parts = ("tensor", {}, {"w": row[1:]}) if len(row) == 3 else row[1:]
-        if not (isinstance(kind, str) and isinstance(arguments, dict) and isinstance(parts, dict)):
-            raise damaged(f"the header's record {row[0]!r} is not one")
-        for part, what in parts.items():
-            entries.append(_Entry(row[0], kind, arguments, part, *_dtype_and_shape(row[0], what)))
-    return entries
-
-
-def _dtype_and_shape(name: str, what: Any) -> tuple[torch.dtype, tuple[int, ...]]:
-    if not isinstance(what, list) or len(what) != 2:
-        raise damaged(f"{name!r} has no dtype and shape")
-    dtype, shape = what
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise damaged(f"{name!r} has a dtype that walnut does not know")
-    sizes: list[Any] = shape if isinstance(shape, list) and len(shape) <= 16 else [None]
-    if any(type(size) is not int or not 0 <= size < 1 << 40 for size in sizes):
-        raise damaged(f"{name!r} has a shape that cannot be")
-    if math.prod(max(size, 1) for size in sizes) >= 1 << 48:
-        raise damaged(f"{name!r} has a shape that cannot be")
-    return DTYPES[dtype], tuple(sizes)
-
-
-def _bound(header: dict[str, Any], entries: list[_Entry], limit: int) -> None:
-    total = sum(entry.bytes for entry in entries)
-    if total != header["bytes"]:
-        raise damaged("its shapes do not add up to the size it declares")
-    if total > limit:
-        raise WalnutError(
-            f"it would take {total} bytes decoded, more than the limit of {limit}; "
-            "pass a larger limit if you trust it"
-        )
-
-
-def _compare(entries: list[_Entry], expect: Expect) -> None:
-    """Refuse a file whose plain tensors are not those the caller expects."""
-    have = {entry.record: entry for entry in entries}
-    if missing := sorted(set(expect) - set(have)):
-        raise WalnutError(f"it lacks {missing[0]!r}, which the network has")
-    if extra := sorted(set(have) - set(expect)):
-        raise WalnutError(f"it holds {extra[0]!r}, which the network has not")
-    for name, (shape, dtype) in expect.items():
-        entry = have[name]
-        if entry.kind == "tensor" and (entry.shape, entry.dtype) != (tuple(shape), dtype):
-            raise WalnutError(
-                f"{name!r} is {entry.dtype} {entry.shape} in it, and {dtype} {tuple(shape)} "
-                "in the network"
-            )
+        header.compare(entries, expect)
+    return reader, description, entries

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 
+import numpy as np
+
 from ..core.errors import WalnutError
 
 
@@ -25,15 +27,18 @@ def varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
-def deflate(data: bytes) -> bytes:
-    """Return ``data`` compressed by raw deflate (RFC 1951), the best of 9 levels."""
-    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+def deflate(data: bytes, dictionary: bytes = b"") -> bytes:
+    """Return ``data`` compressed by raw deflate (RFC 1951), the best of 9 levels.
+
+    dictionary: bytes that may be referred to as if they stood before the data.
+    """
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, dictionary)
     return squeeze.compress(data) + squeeze.flush()
 
 
-def inflate(data: bytes, limit: int) -> bytes:
+def inflate(data: bytes, limit: int, dictionary: bytes = b"") -> bytes:
     """Return what :func:`deflate` was given, which may not be longer than ``limit`` bytes."""
-    swell = zlib.decompressobj(-15)
+    swell = zlib.decompressobj(-15, dictionary)
     try:
         out = swell.decompress(data, limit + 1)
     except zlib.error as error:
@@ -62,6 +67,17 @@ class Reader:
         self.at = start
         self.end = len(data) if end is None else end
         self.coders: list[str] = []
+        self._copy: np.ndarray | None = None
+
+    def rest(self) -> np.ndarray:
+        """Return all bytes from here to the end, (n,) uint8, without going on.
+
+        The array may be written to (compiled loops are the same for reading and for writing), and
+        what is written is lost.
+        """
+        if self._copy is None:
+            self._copy = np.frombuffer(bytearray(self.data), np.uint8)
+        return self._copy[self.at : self.end]
 
     def take(self, count: int) -> memoryview:
         """Return the next ``count`` bytes."""

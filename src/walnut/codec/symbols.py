@@ -1,14 +1,15 @@
-"""Arrays of small whole numbers as bytes: fixed bits, Huffman or ANS, whichever is smallest."""
+"""Arrays of small whole numbers as bytes: fixed bits, Huffman, ANS or mixing, the smallest."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..core.errors import WalnutError
-from . import ans, huffman
+from . import ans, huffman, mixing
 from .stream import Reader, damaged, varint
 
 MOST = 4096
@@ -67,7 +68,37 @@ HUFFMAN = Coder("huffman", huffman.size, huffman.encode, huffman.decode)
 ANS = Coder("ans", ans.size, ans.encode, ans.decode)
 """Asymmetric numeral systems: within about 0.01 % of the entropy."""
 
-ALL = (FIXED, HUFFMAN, ANS)
+_MIXED_MOST = 1 << 16  # symbols; beyond, a stored histogram costs nothing and ANS is faster
+
+
+def _mixed_plan(count: int, alphabet: int) -> mixing.Plan:
+    return mixing.Plan(0, max(count, 1), False, False, alphabet.bit_length() - 1, full=False)
+
+
+def _mixed_size(counts: np.ndarray) -> int:
+    total, used = int(counts.sum()), counts[counts > 0]
+    if total > _MIXED_MOST:
+        return 1 << 62
+    bits = float((used * np.log2(total / used)).sum())
+    return int((bits + len(used) * (1 + math.log2(total + 1) / 2)) / 8) + 1
+
+
+def _mixed_encode(symbols: np.ndarray, counts: np.ndarray) -> bytes:
+    k = symbols.astype(np.int32).reshape(1, -1) + 1
+    return mixing.encode(k, _mixed_plan(len(symbols), len(counts)))
+
+
+def _mixed_decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
+    k = mixing.decode(reader, (1, count), _mixed_plan(count, alphabet)).reshape(-1)
+    if int(k.max(initial=0)) > alphabet:
+        raise damaged("a symbol outside its alphabet")
+    return (k - 1).astype(np.uint16)
+
+
+MIXED = Coder("mixed", _mixed_size, _mixed_encode, _mixed_decode)
+"""Adaptive arithmetic coding: no table. Whole tensors are then coded by mixed contexts too."""
+
+ALL = (FIXED, HUFFMAN, ANS, MIXED)
 """Every coder; their order is their number in the file."""
 
 _CONSTANT = len(ALL)

@@ -1,10 +1,11 @@
-"""One tensor as bytes and back, bit for bit, in the smallest of four layouts.
+"""One tensor as bytes and back, bit for bit, in the smallest of five layouts.
 
 - *raw*: the bytes.
 - *planes*: the first bytes of all numbers, then the second, ..., each plane entropy coded. Floats
   are rotated by one bit first, so that the exponent is one byte.
 - *codebook*: the distinct values, and for each number which one it is.
 - *sparse*: where the tensor is not zero, and the non-zeros in one of the layouts above.
+- *mixed*: integers that stand for the values (:mod:`.integers`), by mixed contexts.
 
 Only the values are looked at: a pruned tensor has zeros, a shared one has few distinct values.
 ``-0.0`` is not zero here, and a NaN keeps its payload.
@@ -14,15 +15,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.errors import WalnutError
-from . import positions, symbols
+from . import integers, positions, symbols
 from .stream import Reader, damaged, varint
-from .symbols import ALL, MOST, Coder
+from .symbols import ALL, MIXED, MOST, Coder
 
 DTYPES: dict[str, torch.dtype] = {
     str(t).removeprefix("torch."): t
@@ -35,6 +37,7 @@ DTYPES: dict[str, torch.dtype] = {
 """The dtypes a file may hold, by name."""
 
 LAYOUTS = ("raw", "planes", "codebook", "sparse")
+_LARGE, _CHUNK = 1 << 20, 1 << 18
 _EXPONENT_ACROSS_BYTES = (torch.float32, torch.bfloat16)  # one sign bit, eight bits of exponent
 
 
@@ -72,81 +75,140 @@ def encode(tensor: Tensor, coders: Sequence[Coder] = ALL) -> bytes:
     True
     """
     dtype_name(tensor)
-    words, rotate = _to_words(tensor), tensor.dtype in _EXPONENT_ACROSS_BYTES
-    options = [_dense(words, rotate, coders)]
+    words, dtype, shape = _to_words(tensor), tensor.dtype, tuple(tensor.shape)
+    few = _few_distinct(words)
     mask = words != 0
-    if len(words) >= 64 and 0 < mask.sum() < 0.95 * len(words):
-        where = positions.encode(mask, tuple(tensor.shape), coders)
-        options.append(bytes([3]) + where + _dense(words[mask], rotate, coders))
+    density = np.count_nonzero(mask) / max(len(words), 1)
+    options = []
+    if len(words) >= 64 and 0 < density < 0.95:
+        live, index = words[mask], None
+        if len(words) > _LARGE and few is not None and int(few[0][0]) == 0:
+            index = few[0][1:], few[1][mask] - np.uint16(1)
+        inner = _dense(live, dtype, coders, index or _few_distinct(live))
+        options.append(bytes([3]) + positions.encode(mask, shape, coders) + inner)
+    if not options or len(words) <= _LARGE or density > 0.5:
+        options.append(_dense(words, dtype, coders, few))
+    if MIXED in coders:
+        book = partial(_book, dtype=dtype, coders=coders)
+        options += integers.encode(words, dtype, shape, few, book)
     return min(options, key=len)
 
 
 def decode(reader: Reader, dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[Tensor, str]:
     """Return the tensor that :func:`encode` wrote, and its layout in words ("sparse, codebook")."""
     count = math.prod(shape)
-    width = torch.empty((), dtype=dtype).element_size()
-    rotate = dtype in _EXPONENT_ACROSS_BYTES
-    code = reader.byte(len(LAYOUTS))
+    code = reader.byte()
+    if code & integers.MARK:
+        words, form = integers.decode(
+            reader, code, dtype, shape, partial(_read_book, reader, dtype)
+        )
+        return _to_tensor(words, dtype, shape), f"mixed, {form}"
+    if code > 3:
+        raise damaged("a layout that walnut does not know")
     if code < 3:
-        words = _read_dense(reader, code, count, width, rotate)
+        words = _read_dense(reader, code, count, dtype)
         return _to_tensor(words, dtype, shape), LAYOUTS[code]
     if count == 0:
         raise damaged("an empty tensor with non-zeros")
     mask = positions.decode(reader, shape)
     inner = reader.byte(3)
-    words = np.zeros(count, f"<u{width}")
-    words[mask] = _read_dense(reader, inner, int(mask.sum()), width, rotate)
+    words = np.zeros(count, f"<u{_width(dtype)}")
+    words[mask] = _read_dense(reader, inner, int(mask.sum()), dtype)
     return _to_tensor(words, dtype, shape), f"sparse, {LAYOUTS[inner]}"
 
 
-def _dense(words: np.ndarray, rotate: bool, coders: Sequence[Coder]) -> bytes:
+def _width(dtype: torch.dtype) -> int:
+    return torch.empty((), dtype=dtype).element_size()
+
+
+def _dense(
+    words: np.ndarray, dtype: torch.dtype, coders: Sequence[Coder], few: integers.Few | None
+) -> bytes:
     """Return words (n,) as the smallest of raw, planes and codebook."""
-    options = _plain(words, rotate, coders)
-    distinct = _few_distinct(words)
-    if distinct is not None:
-        index = np.searchsorted(distinct, words).astype(np.uint16)
-        book = min(_plain(distinct, rotate, coders), key=len)
+    options = []
+    if few is not None:
+        distinct, index = few
+        book = _book(distinct, dtype, coders)
         body = symbols.encode(index, len(distinct), coders)
         options.append(bytes([2]) + varint(len(distinct)) + book + body)
+    if few is None or len(words) <= _LARGE:
+        options += _plain(words, dtype, coders)
     return min(options, key=len)
 
 
-def _plain(words: np.ndarray, rotate: bool, coders: Sequence[Coder]) -> list[bytes]:
+def _plain(words: np.ndarray, dtype: torch.dtype, coders: Sequence[Coder]) -> list[bytes]:
     """Return words (n,) raw and as planes, each with its code in front."""
-    return [bytes([0]) + words.tobytes(), bytes([1]) + _planes(words, rotate, coders)]
+    return [bytes([0]) + words.tobytes(), bytes([1]) + _planes(words, dtype, coders)]
 
 
-def _few_distinct(words: np.ndarray) -> np.ndarray | None:
-    """Return the distinct words, in order, where a codebook of them can pay."""
-    if len(words) < 2 or len(np.unique(words[: 4 * MOST])) > MOST:
+def _book(words: np.ndarray, dtype: torch.dtype, coders: Sequence[Coder]) -> bytes:
+    """Return the few values of a codebook, (n,), in the smallest form."""
+    options = _plain(words, dtype, coders)
+    if MIXED in coders:
+        options += integers.encode(words, dtype, (len(words),), None, bytes)
+    return min(options, key=len)
+
+
+def _few_distinct(words: np.ndarray) -> integers.Few | None:
+    """Return the distinct words, in order, and which one each is, where a codebook can pay."""
+    most = min(MOST, len(words) // 2)
+    if len(words) < 2 or len(np.unique(words[: 4 * MOST])) > most:
         return None
-    distinct = np.unique(words)
-    return distinct if len(distinct) <= min(MOST, len(words) // 2) else None
+    found = np.unique(words[: 4 * MOST])
+    for start in range(0, len(words), _CHUNK):  # sorting all of a large tensor takes longer
+        part = words[start : start + _CHUNK]
+        place = np.searchsorted(found, part)
+        fresh = part[found[np.minimum(place, len(found) - 1)] != part]
+        if len(fresh):
+            found = np.union1d(found, fresh)
+            if len(found) > most:
+                return None
+    index = np.empty(len(words), np.uint16)
+    for start in range(0, len(words), _CHUNK):
+        index[start : start + _CHUNK] = np.searchsorted(found, words[start : start + _CHUNK])
+    return found, index
 
 
-def _planes(words: np.ndarray, rotate: bool, coders: Sequence[Coder]) -> bytes:
+def _planes(words: np.ndarray, dtype: torch.dtype, coders: Sequence[Coder]) -> bytes:
     width = words.itemsize
-    if rotate:
+    if dtype in _EXPONENT_ACROSS_BYTES:
         words = (words << 1) | (words >> (8 * width - 1))
     planes = words.view(np.uint8).reshape(-1, width)
     return b"".join(symbols.encode(planes[:, i], 256, coders) for i in range(width))
 
 
-def _read_dense(reader: Reader, code: int, count: int, width: int, rotate: bool) -> np.ndarray:
+def _read_dense(reader: Reader, code: int, count: int, dtype: torch.dtype) -> np.ndarray:
+    width = _width(dtype)
     if code == 0:
         return np.frombuffer(bytearray(reader.take(count * width)), f"<u{width}")
     if code == 1:
-        return _read_planes(reader, count, width, rotate)
+        return _read_planes(reader, count, dtype)
     distinct = reader.varint(min(MOST, count))
-    book = _read_dense(reader, reader.byte(2), distinct, width, rotate)
+    book = _read_book(reader, dtype, distinct)
     if count and not distinct:
         raise damaged("a codebook without values")
     return book[symbols.decode(reader, count, distinct)] if count else book
 
 
-def _read_planes(reader: Reader, count: int, width: int, rotate: bool) -> np.ndarray:
+def _read_book(reader: Reader, dtype: torch.dtype, count: int) -> np.ndarray:
+    code = reader.byte()
+    if code & integers.MARK:
+        return integers.decode(reader, code, dtype, (count,), _no_book)[0]
+    if code > 1:
+        raise damaged("a codebook in a layout that walnut does not know")
+    return _read_dense(reader, code, count, dtype)
+
+
+def _no_book(count: int) -> np.ndarray:
+    raise damaged("a codebook of a codebook")
+
+
+def _read_planes(reader: Reader, count: int, dtype: torch.dtype) -> np.ndarray:
+    width = _width(dtype)
     planes = np.empty((count, width), np.uint8)
     for i in range(width):
         planes[:, i] = symbols.decode(reader, count, 256)
     words = planes.reshape(-1).view(f"<u{width}")
-    return (words >> 1) | (words << (8 * width - 1)) if rotate else words
+    if dtype in _EXPONENT_ACROSS_BYTES:
+        return (words >> 1) | (words << (8 * width - 1))
+    return words
