@@ -20,7 +20,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 BASE = {"types", "draws", "frozen", "errors", "features", "files", "compiled"}
 LOOPS = {"ascend", "search"}
 LEVERS = {"attacks", "explain", "weights", "training"}
-WHOLE_MODEL = {"represent", "pack", "prune", "share"}
+WHOLE_MODEL = {"represent", "pack", "prune", "share", "quantise", "bits", "activations"}
 
 
 def dotted(path: Path) -> str:
@@ -72,9 +72,15 @@ def level(name: str) -> int:
         return 3
     if room == "training":
         return 4
-    return {"evaluate": 4, "checks": 4, "nets": 5, "data": 5, "recipes": 6, "report": 6}.get(
-        room, 7
-    )
+    return {
+        "evaluate": 4,
+        "checks": 4,
+        "nets": 5,
+        "data": 5,
+        "export": 5,
+        "recipes": 6,
+        "report": 6,
+    }.get(room, 7)
 
 
 def allowed(name: str, other: str) -> bool:

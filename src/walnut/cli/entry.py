@@ -26,6 +26,7 @@ VERBS = {
     "attack": "attack a network and count the fooled",
     "transfer": "attack every network with every other's examples",
     "compress": "prune, share and pack a network into a small file",
+    "export": "write a network for a runtime: what it answers there, and how fast",
     "audit": "shrink, attack and report: one table, one page",
     "robust": "one robustness figure with its evidence (also: audit --robust)",
     "show": "what is in a .walnut or safetensors file, tensor by tensor",

@@ -2,38 +2,71 @@
 
 from __future__ import annotations
 
+from .activations import fixed, learned, quantise_activations
+from .binary import Binary, StochasticBinary, mean_magnitude, unit
+from .bits import Allocation, allocate, distortions, fit_bytes
+from .calibrate import entropy, min_max, mse, percentile
 from .codebook import Codebook
 from .kmeans import Clusters, assign, kmeans, lloyd
+from .lsq import LearnedStep
 from .mask import Mask
 from .pack import Sizes, baked_state, pack, unpack
 from .prune import densities, density_schedule, lamp, magnitude, prune
+from .quantise import quantise
+from .quantised import Cast, Quantise, bfloat, half, per_channel, per_tensor
 from .represent import bake, matrices, represent, representations, select, weights
 from .representation import Part, Representation
 from .share import share
+from .ternary import LearnedTernary, Ternary
 
 __all__ = [
+    "Allocation",
+    "Binary",
+    "Cast",
     "Clusters",
     "Codebook",
+    "LearnedStep",
+    "LearnedTernary",
     "Mask",
     "Part",
+    "Quantise",
     "Representation",
     "Sizes",
+    "StochasticBinary",
+    "Ternary",
+    "allocate",
     "assign",
     "bake",
     "baked_state",
+    "bfloat",
     "densities",
     "density_schedule",
+    "distortions",
+    "entropy",
+    "fit_bytes",
+    "fixed",
+    "half",
     "kmeans",
     "lamp",
+    "learned",
     "lloyd",
     "magnitude",
     "matrices",
+    "mean_magnitude",
+    "min_max",
+    "mse",
     "pack",
+    "per_channel",
+    "per_tensor",
+    "percentile",
     "prune",
+    "quantise",
+    "quantise_activations",
     "represent",
     "representations",
     "select",
     "share",
+    "unit",
     "unpack",
     "weights",
 ]

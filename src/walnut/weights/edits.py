@@ -21,6 +21,15 @@ Edit = Mapping[str, Any]
 KINDS: dict[str, Callable[[nn.Module, Edit], None]] = {}
 """What makes each kind of edit, in place, on a network whose weights may be on the meta device."""
 
+
+def _input_grids(model: nn.Module, edit: Edit) -> None:
+    from .input_grid import again
+
+    again(model, edit)
+
+
+KINDS["input-grids"] = _input_grids
+
 MOST = 10_000
 """The most edits a file may list."""
 
