@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .codebook import Codebook
+from .grid import Grid, in_steps
 from .kmeans import Clusters, assign, kmeans, lloyd
 from .mask import Mask
 from .pack import Sizes, baked_state, pack, unpack
@@ -14,6 +15,7 @@ from .share import share
 __all__ = [
     "Clusters",
     "Codebook",
+    "Grid",
     "Mask",
     "Part",
     "Representation",
@@ -23,6 +25,7 @@ __all__ = [
     "baked_state",
     "densities",
     "density_schedule",
+    "in_steps",
     "kmeans",
     "lamp",
     "lloyd",
