@@ -7,6 +7,7 @@ from .binary import Binary, StochasticBinary, mean_magnitude, unit
 from .bits import Allocation, allocate, distortions, fit_bytes
 from .calibrate import entropy, min_max, mse, percentile
 from .codebook import Codebook
+from .grid import Grid, in_steps
 from .kmeans import Clusters, assign, kmeans, lloyd
 from .lsq import LearnedStep
 from .mask import Mask
@@ -27,6 +28,7 @@ __all__ = [
     "Codebook",
     "LearnedStep",
     "LearnedTernary",
+    "Grid",
     "Mask",
     "Part",
     "Quantise",
@@ -46,6 +48,7 @@ __all__ = [
     "fit_bytes",
     "fixed",
     "half",
+    "in_steps",
     "kmeans",
     "lamp",
     "learned",

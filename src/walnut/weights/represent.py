@@ -153,6 +153,20 @@ def representations(model: nn.Module) -> dict[str, tuple[Representation, ...]]:
     return found
 
 
+def latents(model: nn.Module) -> dict[str, tuple[Representation, tuple[Tensor, ...]]]:
+    """Return the source of each represented weight that has one, with the latents it is made of."""
+    found = {}
+    for name, module, key in _places(model):
+        if is_represented(module, key):
+            chain = module.parametrizations[key]  # type: ignore[index]
+            if isinstance(chain[0], Representation) and chain[0].source:
+                names = ["original"]
+                if not chain.is_tensor:  # type: ignore[union-attr]
+                    names = [f"original{i}" for i in range(chain.ntensors)]  # type: ignore[union-attr]
+                found[name] = (chain[0], tuple(getattr(chain, n) for n in names))
+    return found
+
+
 def _bake(module: nn.Module, key: str) -> None:
     if not is_represented(module, key):
         return
