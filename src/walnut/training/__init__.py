@@ -2,7 +2,7 @@
 
 from .augment import crop, flip
 from .batches import Batches
-from .engine import fabric, single
+from .engine import autocast, fabric, full, single
 from .fit import fit
 from .optimizers import adam, adamw, sgd
 from .run import History
@@ -13,12 +13,14 @@ __all__ = [
     "History",
     "adam",
     "adamw",
+    "autocast",
     "constant",
     "cosine",
     "crop",
     "fabric",
     "fit",
     "flip",
+    "full",
     "one_cycle",
     "sgd",
     "single",

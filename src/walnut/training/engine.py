@@ -3,20 +3,96 @@
 The model is never wrapped: every process computes the gradients of its rows of a batch, and the
 gradients are summed. So any objective works, also one that calls the network several times or not
 through ``forward`` (a wrapper's hooks would miss those), and state dicts keep their keys.
+
+And in which numbers: the weights that are trained, the optimiser and the objective stay in 32 bits;
+:class:`autocast` lets the network itself multiply in 16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
 
 Result = TypeVar("Result")
+
+
+@runtime_checkable
+class Precision(Protocol):
+    """In which numbers a network computes while it is trained."""
+
+    def computing(self, model: nn.Module, device: torch.device) -> AbstractContextManager[None]:
+        """Return the context in which the network's forward computes so."""
+        ...
+
+
+@dataclass(frozen=True)
+class full:
+    """Every operation in the dtype of its tensors."""
+
+    @contextmanager
+    def computing(self, model: nn.Module, device: torch.device) -> Iterator[None]:
+        """Change nothing."""
+        yield
+
+
+@dataclass(frozen=True)
+class autocast:
+    """Matrix products and convolutions in 16 bits, sums and weights in 32.
+
+    The weights that the optimiser sees, their gradients, and what the network returns are float32,
+    so that an objective never computes in 16 bits: only what happens inside of the network's
+    ``forward`` is cast (:class:`torch.autocast`). bfloat16 has float32's exponents and 8 bits of
+    precision; gradients need no scaling. It pays where the processor multiplies it (AMX or
+    AVX512-BF16, tensor cores): 2.5 times the speed for a ResNet-20 on a Sapphire Rapids; on others
+    it is slower than float32.
+
+    dtype: ``torch.bfloat16``. float16 is refused: it needs loss scaling.
+    """
+
+    dtype: torch.dtype = torch.bfloat16
+
+    def __post_init__(self) -> None:
+        if self.dtype != torch.bfloat16:
+            raise WalnutError(
+                f"training casts to torch.bfloat16, not to {self.dtype}: float16 would need its "
+                "losses scaled, and for float32 there is full()"
+            )
+
+    @contextmanager
+    def computing(self, model: nn.Module, device: torch.device) -> Iterator[None]:
+        """Let ``model.forward`` compute in 16 bits, and return 32."""
+        plain, own = model.forward, "forward" in vars(model)
+        model.forward = self.wrap(plain, device)
+        try:
+            yield
+        finally:
+            if own:
+                model.forward = plain
+            else:
+                del model.forward
+
+    def wrap(self, network: Callable[..., Any], device: torch.device | str = "cpu") -> Any:
+        """Return a function that computes in 16 bits and returns 32: for a teacher, say.
+
+        >>> import torch
+        >>> autocast().wrap(torch.nn.Linear(2, 2))(torch.rand(3, 2)).dtype
+        torch.float32
+        """
+        kind = torch.device(device).type
+
+        def cast(*given: Any, **named: Any) -> Any:
+            with torch.autocast(kind, self.dtype):
+                out = network(*given, **named)
+            return out.float() if isinstance(out, Tensor) and out.dtype == self.dtype else out
+
+        return cast
 
 
 @runtime_checkable
@@ -38,6 +114,11 @@ class Worker(Protocol):
         """Return how many processes there are."""
         ...
 
+    @property
+    def precision(self) -> Precision:
+        """Return in which numbers the network computes."""
+        ...
+
     def total(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over all processes, in place."""
         ...
@@ -54,11 +135,17 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class single:
-    """This process, on one device."""
+    """This process, on one device.
+
+    Args:
+        where: "cpu", "cuda", ...
+        precision: :class:`full`, or ``autocast(torch.bfloat16)``.
+    """
 
     where: str = "cpu"
     rank: int = 0
     world: int = 1
+    precision: Precision = full()
 
     @property
     def device(self) -> torch.device:
@@ -81,11 +168,13 @@ class fabric:
         devices: how many processes.
         accelerator: "cpu", "cuda", ...
         strategy: how they are started: "ddp_fork" from here (CPU), "ddp" under ``torchrun``.
+        precision: :class:`full`, or ``autocast(torch.bfloat16)``.
     """
 
     devices: int = 2
     accelerator: str = "cpu"
     strategy: str = "ddp_fork"
+    precision: Precision = full()
 
     def launch(self, work: Callable[[Worker], Result]) -> Result:
         """Call ``work`` in every process and return what rank 0 returned."""
@@ -96,7 +185,7 @@ class fabric:
                 "training on several devices needs Lightning Fabric: pip install 'walnut-nn[dist]'"
             ) from error
         started = Fabric(accelerator=self.accelerator, devices=self.devices, strategy=self.strategy)
-        box: _Box = started.launch(lambda there: _Box(work(_FabricWorker(there))))
+        box: _Box = started.launch(lambda there: _Box(work(_FabricWorker(there, self.precision))))
         return box.content
 
 
@@ -110,8 +199,9 @@ class _Box:
 class _FabricWorker:
     """A Fabric process as a :class:`Worker`."""
 
-    def __init__(self, process: Any) -> None:
+    def __init__(self, process: Any, precision: Precision) -> None:
         self.process = process
+        self.precision = precision
         self.device: torch.device = process.device
         self.rank: int = process.global_rank
         self.world: int = process.world_size

@@ -20,7 +20,7 @@ from walnut.core.types import Objective, Progress
 
 from .batches import Batches
 from .checkpoint import Position, checksum, read, save
-from .engine import Worker
+from .engine import Worker, full
 from .optimizers import Optimizer
 from .schedules import Schedule
 
@@ -78,7 +78,9 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """Return what tells this run from others, as JSON data."""
         known = dataclasses.is_dataclass(self.objective)  # the repr of others holds an address
-        return {
+        precision = self.worker.precision
+        told = {} if precision == full() else {"precision": repr(precision)}
+        return told | {
             "epochs": self.epochs,
             "seed": self.seed,
             "optimizer": repr(self.recipe),
@@ -145,7 +147,8 @@ class Run:
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=worker.device)
         if len(x):
-            values = self.objective(self.model, x, y)
+            with worker.precision.computing(self.model, worker.device):
+                values = self.objective(self.model, x, y)
             if values.shape != (len(x),):
                 raise WalnutError(
                     f"the objective returned shape {tuple(values.shape)} for {len(x)} examples: "

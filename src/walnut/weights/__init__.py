@@ -7,17 +7,20 @@ from .binary import Binary, StochasticBinary, mean_magnitude, unit
 from .bits import Allocation, allocate, distortions, fit_bytes
 from .calibrate import entropy, min_max, mse, percentile
 from .codebook import Codebook
+from .curvature import squared_gradients
+from .entropy_aware import entropy_constrained
 from .grid import Grid, in_steps
 from .kmeans import Clusters, assign, kmeans, lloyd
 from .lsq import LearnedStep
 from .mask import Mask
+from .norms import absorb, refreshed
 from .pack import Sizes, baked_state, pack, unpack
 from .prune import densities, density_schedule, lamp, magnitude, prune
 from .quantise import quantise
 from .quantised import Cast, Quantise, bfloat, half, per_channel, per_tensor
 from .represent import bake, matrices, represent, representations, select, weights
 from .representation import Part, Representation
-from .share import share
+from .share import share, share_at_rate
 from .ternary import LearnedTernary, Ternary
 
 __all__ = [
@@ -26,9 +29,9 @@ __all__ = [
     "Cast",
     "Clusters",
     "Codebook",
+    "Grid",
     "LearnedStep",
     "LearnedTernary",
-    "Grid",
     "Mask",
     "Part",
     "Quantise",
@@ -36,6 +39,7 @@ __all__ = [
     "Sizes",
     "StochasticBinary",
     "Ternary",
+    "absorb",
     "allocate",
     "assign",
     "bake",
@@ -45,6 +49,7 @@ __all__ = [
     "density_schedule",
     "distortions",
     "entropy",
+    "entropy_constrained",
     "fit_bytes",
     "fixed",
     "half",
@@ -65,10 +70,13 @@ __all__ = [
     "prune",
     "quantise",
     "quantise_activations",
+    "refreshed",
     "represent",
     "representations",
     "select",
     "share",
+    "share_at_rate",
+    "squared_gradients",
     "unit",
     "unpack",
     "weights",

@@ -48,8 +48,9 @@ class Shared(Representation):
         index = torch.zeros(w.shape, dtype=torch.int64, device=w.device)
         centroids = torch.zeros(self.levels, dtype=w.dtype, device=w.device)
         if values.numel():
-            found = self.cluster(values, self.levels).centroids.to(w.device)
-            index[live] = 1 + assign(values, found)
+            clusters = self.cluster(values, self.levels)
+            found, own = clusters.centroids.to(w.device), clusters.index
+            index[live] = 1 + (assign(values, found) if own is None else own.to(w.device))
             centroids[: len(found)] = found
             centroids[len(found) :] = found[-1]
         self.index = index.to(self.index.dtype)

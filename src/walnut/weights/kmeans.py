@@ -31,11 +31,13 @@ class Clusters:
 
     ``cost``: Σ (value − nearest centroid)²; ``gap``: the proved bound on
     (cost − optimal cost) / cost; 0 where the result is exact, inf where nothing is proved.
+    ``index``: the centroid of each value, where that is not always the nearest.
     """
 
     centroids: Float[Tensor, " k"]
     cost: float
     gap: float
+    index: Int[Tensor, "*n"] | None = None
 
 
 Clustering = Callable[[Tensor, int], Clusters]

@@ -1,0 +1,225 @@
+"""The table of Deep Compression (Han et al. 2016, Tables 1 to 3), regenerated: layers and steps.
+
+    python benchmarks/deep_compression.py            # about 15 minutes on one core
+    python benchmarks/deep_compression.py --table    # writes docs/deep-compression.md of the result
+
+LeNet-300-100 and LeNet-5 on MNIST, three seeds: trained, pruned to the paper's densities in rounds,
+shared, coded. Every size is given twice: in the paper's own accounting (bits times counts), and as
+the length of a file that is loaded again. Choices (epochs, densities) were made on validation data;
+the test set is read once, at the end, for every form at once. Runs are kept under
+runs/deep-compression, and are read from there when they are complete.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import deep_compression_page
+import record
+from han import Accounts, accounts
+from walnut import codec, data, nets
+from walnut.core.objectives import cross_entropy
+from walnut.data import Dataset
+from walnut.evaluate import accuracy
+from walnut.training import Batches, adam, autocast, crop, fit, full, one_cycle, sgd, single
+from walnut.training.engine import Precision
+from walnut.weights import Clusters, bake, density_schedule, kmeans, pack, prune, share, weights
+
+OUT, SEEDS = Path("runs/deep-compression"), (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is trained and compressed, and what each layer gets.
+
+    ``layers``: density, bits of a shared weight, bits of a gap. ``dense``, ``rounds`` (of pruning),
+    ``shared``: epochs.
+    """
+
+    layers: dict[str, tuple[float, int, int]]
+    dense: int
+    rounds: tuple[int, ...]
+    shared: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    precision: Precision
+
+
+PLANS = {
+    "lenet-300-100": Plan(
+        {"fc1": (0.07, 5, 5), "fc2": (0.12, 5, 5), "fc3": (0.40, 5, 5)},
+        dense=12, rounds=(4, 4, 10), shared=2,
+        batch_size=128, lr=0.1, weight_decay=1e-4, precision=full(),
+    ),
+    "lenet-5": Plan(
+        {"conv1": (0.66, 8, 8), "conv2": (0.12, 8, 8), "fc1": (0.07, 5, 5), "fc2": (0.19, 5, 5)},
+        dense=6, rounds=(2, 4), shared=1,
+        batch_size=256, lr=0.1, weight_decay=5e-4, precision=autocast(),
+    ),
+}  # fmt: skip
+
+
+def one_less(values: torch.Tensor, k: int) -> Clusters:
+    """Return k − 1 clusters: with the zero of the fillers, the code has exactly 2^bits words."""
+    return kmeans(values, k - 1)
+
+
+def trained(net: str, plan: Plan, dataset: Dataset, seed: int) -> torch.nn.Module:
+    """Return the dense network."""
+    mean, std = dataset.statistics()
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        model = nets.build(net, shape=dataset.shape, classes=10, mean=mean, std=std)
+    optimizer = sgd(plan.lr, weight_decay=plan.weight_decay)
+    _fit(model, plan, plan.dense, optimizer, dataset, seed, f"{net}-{seed}-dense")
+    return model
+
+
+def _fit(
+    model: torch.nn.Module, plan: Plan, epochs: int, optimizer: Any,
+    dataset: Dataset, seed: int, name: str,
+) -> None:  # fmt: skip
+    fit(
+        model,
+        cross_entropy(),
+        Batches(dataset.train.x, dataset.train.y, plan.batch_size, seed, crop(2)),
+        epochs=epochs,
+        optimizer=optimizer,
+        schedule=one_cycle(),
+        checkpoint=OUT / f"{name}.safetensors",
+        seed=seed,
+        engine=single(precision=plan.precision),
+    )
+
+
+def compressed(
+    net: str, plan: Plan, dense: torch.nn.Module, dataset: Dataset, seed: int
+) -> dict[str, torch.nn.Module]:
+    """Return the network after each step."""
+    model = copy.deepcopy(dense)
+    for i, epochs in enumerate(plan.rounds):
+        prune(
+            model,
+            {
+                f"{name}.weight": density_schedule(density, len(plan.rounds))[i]
+                for name, (density, _, _) in plan.layers.items()
+            },
+        )
+        optimizer = sgd(plan.lr, weight_decay=plan.weight_decay)
+        _fit(model, plan, epochs, optimizer, dataset, seed + i, f"{net}-{seed}-prune-{i}")
+    forms = {"dense": dense, "prune": bake(copy.deepcopy(model)).eval()}
+    share(model, {f"{n}.weight": bits for n, (_, bits, _) in plan.layers.items()}, cluster=one_less)
+    _fit(model, plan, plan.shared, adam(5e-4), dataset, seed, f"{net}-{seed}-share")
+    return {**forms, "share": model.eval()}
+
+
+def measured(
+    net: str, plan: Plan, forms: dict[str, torch.nn.Module], dataset: Dataset, seed: int
+) -> dict[str, Any]:
+    """Return errors and sizes of every form of one network."""
+    files = {}
+    for name, form, coders in (
+        ("dense", forms["dense"], (codec.FIXED,)),
+        ("prune", forms["prune"], (codec.FIXED,)),
+        ("share", forms["share"], (codec.FIXED,)),
+        ("code", forms["share"], (codec.FIXED, codec.HUFFMAN)),
+        ("context", forms["share"], codec.ALL),
+    ):
+        path = OUT / f"{net}-{seed}-{name}.walnut"
+        pack(form, path, forms["dense"].description, coders=coders)
+        files[name] = path
+    shared = bake(copy.deepcopy(forms["share"])).eval()
+    wanted = shared.state_dict()
+    for name in ("share", "code", "context"):
+        found = nets.load(files[name]).state_dict()
+        if any(not torch.equal(found[key], wanted[key]) for key in wanted):
+            raise SystemExit(f"{files[name]} does not hold the network it was made of")
+    loaded = {name: nets.load(path) for name, path in files.items()}
+    x, y = dataset.test.x, dataset.test.y
+    layers = {
+        name: accounts(weights(shared)[f"{name}.weight"], weights(shared)[f"{name}.bias"], w, i)
+        for name, (_, w, i) in plan.layers.items()
+    }
+    return {
+        "error": {n: round(100 * (1 - accuracy(m, x, y).value), 3) for n, m in loaded.items()},
+        "bytes": {name: os.path.getsize(path) for name, path in files.items()},
+        "layers": {n: a.json() | _of_file(files, n) for n, a in layers.items()},
+        "whole": Accounts.total(list(layers.values())).json(),
+    }
+
+
+def _of_file(files: dict[str, Path], layer: str) -> dict[str, Any]:
+    """Return what a layer's two tensors take in each file."""
+    return {
+        "file_bytes": {
+            name: sum(
+                row["bytes"]
+                for row in codec.inspect(path)
+                if row["name"] in (f"{layer}.weight", f"{layer}.bias")
+            )
+            for name, path in files.items()
+        }
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    OUT.mkdir(parents=True, exist_ok=True)
+    dataset, figures = data.load("mnist"), {}
+    for net, plan in PLANS.items():
+        runs = {}
+        for seed in SEEDS:
+            dense = trained(net, plan, dataset, seed)
+            forms = compressed(net, plan, dense, dataset, seed)
+            validation = {
+                n: round(
+                    100 * (1 - accuracy(m, dataset.validation.x, dataset.validation.y).value), 3
+                )
+                for n, m in forms.items()
+            }
+            print(net, seed, "validation error", validation, flush=True)
+            if "--train" in sys.argv:  # choices are made on this
+                continue
+            runs[seed] = measured(net, plan, forms, dataset, seed)
+            print(net, seed, runs[seed]["error"], runs[seed]["bytes"], flush=True)
+        if runs:
+            figures[net] = {"plan": repr(plan), "summary": summary(runs), "runs": runs}
+    if figures:
+        record.write("deep_compression", SEEDS[0], {"seeds": list(SEEDS), "networks": figures})
+
+
+def summary(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and worst of what counts."""
+    rows = list(runs.values())
+    parameters = rows[0]["whole"]["parameters"]
+    kinds = rows[0]["bytes"]
+
+    def both(values: list[float], worst: Any) -> dict[str, float]:
+        return {"mean": round(statistics.mean(values), 3), "worst": round(worst(values), 3)}
+
+    return {
+        "error": {n: both([r["error"][n] for r in rows], max) for n in rows[0]["error"]},
+        "gain": both([r["error"]["dense"] - r["error"]["code"] for r in rows], min),
+        "ratio_paper": {
+            key: both([r["whole"][key] for r in rows], min)
+            for key in ("ratio_prune_share", "ratio_coded", "ratio_coded_with_tables")
+        },
+        "ratio_file": {n: both([4 * parameters / r["bytes"][n] for r in rows], min) for n in kinds},
+        "context_saves": both([1 - r["bytes"]["context"] / r["bytes"]["code"] for r in rows], min),
+    }
+
+
+if __name__ == "__main__":
+    if "--table" in sys.argv:
+        deep_compression_page.write()
+    else:
+        main()
