@@ -13,7 +13,19 @@ from torch import nn
 
 from walnut.core.errors import WalnutError
 
-from . import lenet, resnet, small_cnn, softmax
+from . import (
+    densenet,
+    lenet,
+    mobilenet,
+    resnet,
+    resnet18,
+    sequence,
+    shufflenet,
+    small_cnn,
+    softmax,
+    squeezenet,
+    vgg,
+)
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shapes of a state dict by name."""
@@ -34,6 +46,18 @@ _FAMILIES = {
     "small-cnn": Family(small_cnn.SmallCnn, small_cnn.infer),
     "small-cnn-wide": Family(small_cnn.SmallCnnWide, small_cnn.infer),
     "resnet-20": Family(resnet.ResNet, resnet.infer),
+    "resnet-20-b": Family(resnet.ResNetB, resnet.infer),
+    "resnet-18": Family(resnet18.ResNet18, resnet18.infer),
+    "vgg-11": Family(vgg.Vgg11, vgg.infer),
+    "vgg-16": Family(vgg.Vgg16, vgg.infer),
+    "densenet-40": Family(densenet.DenseNet, densenet.infer),
+    "squeezenet": Family(squeezenet.SqueezeNet, squeezenet.infer),
+    "mobilenet": Family(mobilenet.MobileNet, mobilenet.infer),
+    "mobilenet-v2": Family(mobilenet.MobileNetV2, mobilenet.infer_v2),
+    "shufflenet": Family(shufflenet.ShuffleNet, shufflenet.infer),
+    "shufflenet-v2": Family(shufflenet.ShuffleNetV2, shufflenet.infer_v2),
+    "lstm": Family(sequence.Lstm, sequence.infer_lstm),
+    "vit": Family(sequence.Vit, sequence.infer_vit),
 }
 
 # Arguments may come from a file, so every number has bounds; generous ones, for they only keep a
@@ -44,6 +68,8 @@ _BOUNDS = {
     "padding": (0, 1),
     "hidden": (1, 65_536),
     "blocks": (1, 64),
+    "groups": (1, 64),
+    "heads": (1, 64),
 }
 _LARGEST_SIDE, _LARGEST_INPUT = 1 << 20, 1 << 24
 
@@ -55,8 +81,12 @@ def _key(name: str) -> str:
 def names() -> tuple[str, ...]:
     """Return the names of the reference networks.
 
-    >>> names()
+    >>> names()[:6]
     ('softmax', 'lenet-300-100', 'lenet-5', 'small-cnn', 'small-cnn-wide', 'resnet-20')
+    >>> names()[6:12]
+    ('resnet-20-b', 'resnet-18', 'vgg-11', 'vgg-16', 'densenet-40', 'squeezenet')
+    >>> names()[12:]
+    ('mobilenet', 'mobilenet-v2', 'shufflenet', 'shufflenet-v2', 'lstm', 'vit')
     """
     return tuple(_FAMILIES)
 

@@ -19,7 +19,19 @@ from walnut.core.transforms import compose
 from walnut.core.types import Progress, Transform
 from walnut.data import Dataset
 from walnut.evaluate import accuracy
-from walnut.training import Batches, History, crop, fit, flip, one_cycle, sgd, steps
+from walnut.training import (
+    Batches,
+    History,
+    adam,
+    adamw,
+    cosine,
+    crop,
+    fit,
+    flip,
+    one_cycle,
+    sgd,
+    steps,
+)
 from walnut.training.optimizers import Optimizer
 from walnut.training.schedules import Schedule
 
@@ -61,7 +73,17 @@ RECIPES = {
     "resnet-20": TrainRecipe(
         160, 128, sgd(0.1, nesterov=False, weight_decay=1e-4), steps((0.5, 0.75)), shift=0.125
     ),
+    "lstm": TrainRecipe(20, 128, adam(2e-3), mirror=False),
+    "vit": TrainRecipe(100, 128, adamw(1e-3, weight_decay=0.05), shift=0.125),
 }
+# Common practice for 32x32 images; not tuned, as the three above are.
+RECIPES |= {
+    name: TrainRecipe(100, 128, sgd(0.1, weight_decay=5e-4), cosine(), shift=0.125)
+    for name in (
+        "resnet-20-b", "resnet-18", "vgg-11", "vgg-16", "densenet-40",
+        "squeezenet", "mobilenet", "mobilenet-v2", "shufflenet", "shufflenet-v2",
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

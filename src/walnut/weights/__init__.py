@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from . import importance
 from .activations import fixed, learned, quantise_activations
 from .binary import Binary, StochasticBinary, mean_magnitude, unit
 from .bits import Allocation, allocate, distortions, fit_bytes
 from .calibrate import entropy, min_max, mse, percentile
 from .codebook import Codebook
+from .couple import couple
 from .curvature import squared_gradients
 from .entropy_aware import entropy_constrained
 from .grid import Grid, in_steps
@@ -21,7 +23,9 @@ from .quantised import Cast, Quantise, bfloat, half, per_channel, per_tensor
 from .represent import bake, matrices, represent, representations, select, weights
 from .representation import Part, Representation
 from .share import share, share_at_rate
+from .shrink import Shrunk, budget, shrink
 from .ternary import LearnedTernary, Ternary
+from .tidy import arrange, silence, tidy
 
 __all__ = [
     "Allocation",
@@ -36,15 +40,19 @@ __all__ = [
     "Part",
     "Quantise",
     "Representation",
+    "Shrunk",
     "Sizes",
     "StochasticBinary",
     "Ternary",
     "absorb",
     "allocate",
+    "arrange",
     "assign",
     "bake",
     "baked_state",
     "bfloat",
+    "budget",
+    "couple",
     "densities",
     "density_schedule",
     "distortions",
@@ -53,6 +61,7 @@ __all__ = [
     "fit_bytes",
     "fixed",
     "half",
+    "importance",
     "in_steps",
     "kmeans",
     "lamp",
@@ -76,7 +85,10 @@ __all__ = [
     "select",
     "share",
     "share_at_rate",
+    "shrink",
+    "silence",
     "squared_gradients",
+    "tidy",
     "unit",
     "unpack",
     "weights",
