@@ -20,7 +20,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 BASE = {"types", "draws", "frozen", "errors", "features", "files", "compiled"}
 LOOPS = {"ascend", "search"}
 LEVERS = {"attacks", "explain", "weights", "training"}
-WHOLE_MODEL = {"represent", "pack", "prune", "share"}
+WHOLE_MODEL = {"represent", "pack", "prune", "share", "lowrank", "separable", "winograd"}
 
 
 def dotted(path: Path) -> str:
