@@ -13,6 +13,10 @@ from .curvature import squared_gradients
 from .entropy_aware import entropy_constrained
 from .grid import Grid, in_steps
 from .kmeans import Clusters, assign, kmeans, lloyd
+from .lowrank import Factorised, by_responses, by_weights, factorise
+from .lowrank_budget import budget
+from .lowrank_forms import channel, cp, spatial, svd, tucker2
+from .lowrank_parts import response_energy, weight_energy
 from .lsq import LearnedStep
 from .mask import Mask
 from .norms import absorb, refreshed
@@ -28,11 +32,13 @@ from .ternary import LearnedTernary, Ternary
 from .tidy import arrange, silence, tidy
 
 __all__ = [
+    "Accelerated",
     "Allocation",
     "Binary",
     "Cast",
     "Clusters",
     "Codebook",
+    "Factorised",
     "Grid",
     "LearnedStep",
     "LearnedTernary",
@@ -44,6 +50,7 @@ __all__ = [
     "Sizes",
     "StochasticBinary",
     "Ternary",
+    "WinogradConv2d",
     "absorb",
     "allocate",
     "arrange",
@@ -52,12 +59,21 @@ __all__ = [
     "baked_state",
     "bfloat",
     "budget",
+    "by_responses",
+    "by_weights",
+    "channel",
+    "cook_toom",
     "couple",
+    "cp",
     "densities",
     "density_schedule",
     "distortions",
     "entropy",
     "entropy_constrained",
+    "f2",
+    "f4",
+    "factorise",
+    "fastest",
     "fit_bytes",
     "fixed",
     "half",
@@ -82,14 +98,24 @@ __all__ = [
     "refreshed",
     "represent",
     "representations",
+    "response_energy",
     "select",
+    "separable",
+    "separate",
     "share",
     "share_at_rate",
     "shrink",
     "silence",
+    "spatial",
     "squared_gradients",
+    "svd",
     "tidy",
+    "tiles",
+    "tucker2",
     "unit",
     "unpack",
+    "weight_energy",
     "weights",
+    "winograd",
+    "winograd_conv2d",
 ]

@@ -16,12 +16,14 @@ from torch import nn
 from walnut.core.errors import WalnutError
 
 from .shrink_edit import resize
+from .lowrank_edit import rebuild
 
 Edit = Mapping[str, Any]
 """``{"kind": "resize", ...}``: what a kind needs besides is its own affair."""
 
 KINDS: dict[str, Callable[[nn.Module, Edit], None]] = {
     "resize": resize,
+    "factorise": rebuild,
 }
 """What makes each kind of edit, in place, on a network whose weights may be on the meta device."""
 
