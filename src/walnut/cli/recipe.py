@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from walnut.core.errors import WalnutError
 
-from .values import OptionalCount, OptionalNumber, Patterns, patterns
+from .values import OptionalCount, OptionalNumber, OptionalShare, Patterns, patterns
 
 
 class RecipeOptions(BaseModel):
@@ -30,6 +30,9 @@ class RecipeOptions(BaseModel):
     """Learning rate of the shared weights."""
     batch_size: OptionalCount = None
     """Examples per step."""
+    drop: OptionalShare = None
+    """Scan the layers on validation data and prune each until it alone costs this: 0.02, in place of
+    --density."""
 
 
 def recipe(options: RecipeOptions, model: Any) -> Any:

@@ -39,6 +39,8 @@ def forms_table(screen: Screen, rows: Sequence[Mapping[str, Any]], title: str = 
         ("ratio", lambda row: f"{row['ratio']:.1f}×" if "ratio" in row else _MISSING),
         ("parameters", lambda row: _MISSING if "bytes" in row else size(row.get("parameters"))),
         ("non-zeros", lambda row: size(row.get("nonzeros"))),
+        ("MACs", lambda row: size(row.get("multiply_adds")) if "energy" in row else _MISSING),
+        ("µJ", lambda row: f"{row['energy']['total']:.3g}" if "energy" in row else _MISSING),
         ("ms", lambda row: f"{row['latency']['median_ms']:.2f}" if "latency" in row else _MISSING),
         ("clean", lambda row: percent(row.get("clean"))),
         *((name, _robust(name)) for name in attacks if name not in seeking),
@@ -86,6 +88,8 @@ def _legend(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[s
     lines = []
     if "ms" in columns:
         lines.append("ms: one example, median of many passes")
+    if "µJ" in columns:
+        lines.append("µJ: energy of one inference as it runs, by a table for 45 nm (Horowitz 2014)")
     if widths:
         lines.append(f"accuracies in %, at most ±{max(widths):.1f} (95 %)")
     if radii:
@@ -95,6 +99,29 @@ def _legend(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[s
     if "dense's" in columns:
         lines.append("dense's: accuracy on the examples that PGD made against the dense network")
     return lines
+
+
+def front_table(screen: Screen, result: Mapping[str, Any], most: int = 12) -> None:
+    """Print the candidates of a search that no other beats, the answer marked."""
+    goal = result["goal"]
+    found = [c for c in result["front"] if c["front"] or c["chosen"]]
+    columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+        ("bytes", lambda c: size(c["bytes"])),
+        ("accuracy", lambda c: percent(c["accuracy"])),
+        ("robust", lambda c: percent(c.get("robust"))),
+        ("ms", lambda c: f"{c['latency_ms']:.3g}"),
+        ("goal", lambda c: "met" if c["met"] else "missed"),
+        ("", lambda c: "<- the answer" if c["chosen"] else ""),
+    ]
+    used = [pair for pair in columns if goal["eps"] is not None or pair[0] != "robust"]
+    rows = [[c["name"], *(cell(c) for _, cell in used)] for c in found]
+    cut = rows if len(rows) <= most else [*rows[:most], ["…", *("" for _ in used)]]
+    screen.table("the front, on validation data", ["", *(name for name, _ in used)], cut)
+    if goal["eps"] is not None:
+        screen.say(
+            f"robust at eps {shown(goal['eps'])}: trials by a short PGD, which flatters; "
+            "finished ones by the cascade"
+        )
 
 
 def transfer_tables(screen: Screen, tables: Iterable[Mapping[str, Any]]) -> None:

@@ -101,6 +101,9 @@ def latency(models: Mapping[str, Any], x: Tensor, *, rounds: int = 30) -> dict[s
         models: networks by name.
         x: a batch (b, ...).
         rounds: counted rounds, ≥ 3.
+
+    Raises:
+        WalnutError: fewer rounds, or a clock that does not move: a time is measured or not given.
     """
     if rounds < 3:
         raise WalnutError("latency needs at least 3 rounds")
@@ -114,6 +117,12 @@ def latency(models: Mapping[str, Any], x: Tensor, *, rounds: int = 30) -> dict[s
                 model(x)
                 if i >= 3:
                     times[name].append(1e3 * (time.perf_counter() - began))
+    for name, found in times.items():
+        if min(found) <= 0:
+            raise WalnutError(
+                f"the clock did not move while {name} ran: take a larger batch, so that its time can "
+                "be measured"
+            )
     base = times[next(iter(models))]
     return {name: _summary(times[name], base, len(x)) for name in models}
 

@@ -9,42 +9,23 @@ linear, then Lloyd), and the file's positions and indices are coded by what is s
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from torch import nn
 
 from walnut import nets
-from walnut.core.objectives import cross_entropy, kl_divergence, weighted
-from walnut.core.transforms import compose
-from walnut.core.types import Objective, Progress, Transform
+from walnut.core.types import Progress
 from walnut.data import Dataset
-from walnut.evaluate import accuracy
-from walnut.training import Batches, adam, crop, fit, flip, one_cycle, sgd
-from walnut.training.optimizers import Optimizer
-from walnut.weights import (
-    Sizes,
-    bake,
-    densities,
-    density_schedule,
-    matrices,
-    pack,
-    prune,
-    select,
-    share,
-    unpack,
-    weights,
-)
+from walnut.weights import Sizes, bake, pack, unpack
 
-from .forms import description_of, file_sizes, histograms, rows
+from .controls import Control, control_rows
+from .forms import attacked_forms, description_of, file_sizes, histograms, rows, timed
+from .job import Job
 from .recipe import Recipe, recipe_for
 from .record import Json, digest, finish, header
-
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +34,8 @@ class CompressResult:
 
     ``stages``: "dense", "pruned", "shared", "packed" (the file loaded again). ``path``: the
     ``.walnut`` file; ``sizes``: what it weighs. ``bytes``: a file's length for each form, without
-    entropy coding for "pruned" and "shared". ``history``: a row for each epoch.
+    entropy coding for "pruned" and "shared". ``history``: a row for each epoch. ``grown``: in
+    words, why the file is no smaller than what went in; empty where it is.
     """
 
     stages: dict[str, nn.Module]
@@ -61,117 +43,10 @@ class CompressResult:
     sizes: Sizes
     bytes: dict[str, int]
     history: list[Json]
+    grown: str = ""
 
 
-@dataclass
-class _Job:
-    """A network under compression, and what its training needs."""
-
-    model: nn.Module
-    teacher: nn.Module
-    dataset: Dataset
-    recipe: Recipe
-    seed: int
-    out: Path
-    progress: Progress | None
-    history: list[Json] = field(default_factory=list)
-    step: int = 0
-
-    def train(self, what: str, optimizer: Optimizer, epochs: int, **told: Any) -> None:
-        """Train the network as it is represented now; keep the best epoch by validation."""
-        split, held = self.dataset.train, self.dataset.validation
-        recipe, self.step = self.recipe, self.step + 1
-        steps = math.ceil(len(split) / recipe.batch_size)
-        history = fit(
-            self.model,
-            self._objective(),
-            Batches(
-                split.x,
-                split.y,
-                recipe.batch_size,
-                self.seed + self.step,
-                _augment(recipe, split.x),
-            ),
-            epochs=max(epochs, math.ceil(recipe.least_steps / steps)),
-            optimizer=optimizer,
-            schedule=one_cycle(),
-            validate=lambda m: accuracy(m, held.x, held.y).value,
-            keep_best=True,
-            checkpoint=self.out / "steps" / f"{self.step}.safetensors",
-            seed=self.seed,
-            progress=self._renamed(what),
-        )
-        for row in history.rows:
-            row = {k: v for k, v in row.items() if k != "epoch"}
-            row["validation_accuracy"] = row.pop("validation")
-            self.history.append({"epoch": len(self.history) + 1, "step": what, **told, **row})
-
-    def _objective(self) -> Objective:
-        """Return what training descends."""
-        share = self.recipe.distil
-        taught = kl_divergence(self.teacher, self.recipe.temperature)
-        terms = ((1 - share, cross_entropy()), (share, taught))
-        return weighted(tuple(term for term in terms if term[0] > 0))
-
-    def _renamed(self, what: str) -> Progress | None:
-        tell = self.progress
-        return None if tell is None else lambda _, done, total: tell(what, done, total)
-
-    def prune(self) -> None:
-        """Prune and retrain, round by round."""
-        recipe = self.recipe
-        for i in range(1, recipe.rounds + 1):
-            chosen = _layer_densities(self.model, recipe.density, i, recipe.rounds)
-            prune(self.model, chosen)
-            sizes = {n: w.numel() for n, w in weights(self.model).items() if n in chosen}
-            kept = sum(chosen[n] * count for n, count in sizes.items()) / sum(sizes.values())
-            optimizer = sgd(recipe.lr, weight_decay=recipe.weight_decay)
-            self.train(f"prune {i} of {recipe.rounds}", optimizer, recipe.epochs, density=kept)
-
-    def share(self) -> None:
-        """Share the weights that are left, and train the shared values."""
-        share(self.model, _assigned(self.model, self.recipe.bits))
-        self.train(
-            "fine-tune shared weights", adam(self.recipe.finetune_lr), self.recipe.finetune_epochs
-        )
-
-
-def _assigned(model: nn.Module, value: _Value | Mapping[str, _Value]) -> dict[str, _Value]:
-    """Return a value for each weight it is meant for; ``"*"`` is for matrices named by no other."""
-    if not isinstance(value, Mapping):
-        return dict.fromkeys(matrices(model), value)
-    named = select(weights(model), {k: v for k, v in value.items() if k != "*"})
-    rest = {n: value["*"] for n in matrices(model) if n not in named} if "*" in value else {}
-    return named | rest
-
-
-def _layer_densities(
-    model: nn.Module, density: float | Mapping[str, float], i: int, rounds: int
-) -> dict[str, float]:
-    """Return the density of each weight in round i (from 1)."""
-    if not isinstance(density, Mapping):
-        density = {"*": density}
-    now = {k: density_schedule(d, rounds)[i - 1] for k, d in density.items()}
-    named = select(weights(model), {k: d for k, d in now.items() if k != "*"})
-    rest = [name for name in matrices(model) if name not in named]
-    if "*" not in now or not rest:
-        return named
-    return named | densities(model, now["*"], names=rest)
-
-
-def _augment(recipe: Recipe, x: Any) -> Transform | None:
-    """Return what is done to training images; nothing to rows of a table."""
-    if x.ndim != 4:
-        return None
-    parts: list[Transform] = []
-    if pixels := int(recipe.shift * min(x.shape[2:])):
-        parts.append(crop(pixels))
-    if recipe.mirror and x.shape[1] == 3:
-        parts.append(flip())
-    return compose(tuple(parts)) if parts else None
-
-
-def _form(model: nn.Module) -> nn.Module:
+def form(model: nn.Module) -> nn.Module:
     """Return a copy with dense parameters, in eval mode."""
     return bake(copy.deepcopy(model)).eval()
 
@@ -181,6 +56,10 @@ def compress(
     dataset: Dataset,
     *,
     recipe: Recipe | None = None,
+    robust: float | None = None,
+    examples: int = 1000,
+    controls: Mapping[str, Control] | None = None,
+    given_bytes: int | None = None,
     seed: int = 0,
     out: str | Path,
     progress: Progress | None = None,
@@ -195,7 +74,13 @@ def compress(
         dataset: ``train`` is trained on, ``validation`` chooses between epochs, ``test`` is
             looked at once, at the end.
         recipe: by default the network's documented one, :func:`recipe_for`.
-        seed: of the order of the examples and their augmentation.
+        robust: a radius (L∞, input units): each form is attacked by PGD too, and with the dense
+            network's examples.
+        examples: test examples that are attacked.
+        controls: what a pruned network is held against, by name:
+            :data:`walnut.recipes.controls.CONTROLS`. Each is trained as long as the pruning was.
+        given_bytes: the length of the file that the network came in, where that is known.
+        seed: of the order of the examples and their augmentation, and of the attack.
         out: the folder; made where it is not there.
         progress: called as ``progress(what, done, total)``.
 
@@ -205,17 +90,20 @@ def compress(
     began, out = time.perf_counter(), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     recipe = recipe_for(model) if recipe is None else recipe
-    dense = _form(model)
-    job = _Job(copy.deepcopy(dense), dense, dataset, recipe, seed, out, progress)
-    stages = {"dense": dense}
-    steps: dict[str, Callable[[], None]] = {"pruned": job.prune, "shared": job.share}
-    for name, step in steps.items():
-        step()
-        stages[name] = _form(job.model)
+    dense = form(model)
+    job = Job(copy.deepcopy(dense), dense, dataset, recipe, seed, out, progress)
+    stages, masked = _stages(job, dense)
     path = out / "packed.walnut"
     sizes = pack(job.model, path, description_of(dense))
-    stages["packed"] = _loaded(path, dense)
+    stages["packed"] = loaded(path, dense)
     lengths = file_sizes(stages, path, out)
+    found = rows(stages, lengths, dataset, timed(stages, dataset))
+    if robust is not None:
+        extra = attacked_forms(stages, dataset, robust, examples, seed)
+        found = [row | extra[row["form"]] for row in found]
+    if controls:
+        found += control_rows(controls, job, masked)
+    grown = _grown(lengths, given_bytes)
     result = header("compress", seed, dataset, len(dataset.test)) | {
         "config": {
             "recipe": repr(recipe),
@@ -223,17 +111,46 @@ def compress(
             "model": digest(dense),
             "data": dataset.digest(),
         },
-        "rows": rows(stages, lengths, dataset),
+        "rows": found,
         "layers": sizes.tensors,
         "histograms": histograms(stages),
+        "sensitivity": job.scan.json() if job.scan else [],
         "history": job.history,
+        "notes": [grown] if grown else [],
         "seconds": round(time.perf_counter() - began, 3),
     }
     finish(result, None, out)
-    return CompressResult(stages, path, sizes, lengths, job.history)
+    return CompressResult(stages, path, sizes, lengths, job.history, grown)
 
 
-def _loaded(path: Path, dense: nn.Module) -> nn.Module:
+def _stages(job: Job, dense: nn.Module) -> tuple[dict[str, nn.Module], nn.Module]:
+    """Prune and share; return each form, and the pruned network with its masks."""
+    stages, masked = {"dense": dense}, job.model
+    steps: dict[str, Callable[[], None]] = {"pruned": job.prune, "shared": job.share}
+    for name, step in steps.items():
+        step()
+        stages[name] = form(job.model)
+        masked = copy.deepcopy(job.model) if name == "pruned" else masked
+    return stages, masked
+
+
+def _grown(lengths: Mapping[str, int], given: int | None) -> str:
+    """Say where the packed file is no smaller than what went in."""
+    dense, packed = lengths["dense"], lengths["packed"]
+    if given is not None and packed >= given:
+        return (
+            f"nothing got smaller: the packed file has {packed:,} bytes, the file that the network "
+            f"came in {given:,}; ask for a lower density or fewer bits, or keep that file"
+        )
+    if packed >= dense:
+        return (
+            f"nothing got smaller: the packed file has {packed:,} bytes, the dense one {dense:,}; "
+            "the network is too small for this, or the density and the bits are too high"
+        )
+    return ""
+
+
+def loaded(path: Path, dense: nn.Module) -> nn.Module:
     """Return the network in the file: built anew where it is a registered one."""
     if nets.is_name(str(description_of(dense)["net"])):
         return nets.load(path)

@@ -10,14 +10,18 @@ import numpy as np
 from torch import nn
 
 from walnut import codec, nets
+from walnut.attacks import pgd
 from walnut.data import Dataset
-from walnut.evaluate import accuracy, cost
+from walnut.evaluate import accuracy, cost, latency, robust_accuracy
+from walnut.evaluate.energy import energy
+from walnut.evaluate.memory import activation_memory
 from walnut.weights import matrices, pack
 
-from .record import Json
+from .record import Json, drawn_examples
 
 _BINS = 48  # bars of a histogram
 _LARGEST = 6  # weights with a histogram
+_STEPS = 20  # of the attack on each form
 
 
 def description_of(model: nn.Module) -> dict[str, Any]:
@@ -43,22 +47,65 @@ def file_sizes(forms: Mapping[str, nn.Module], packed: Path, out: Path) -> dict[
     return sizes | {"packed": packed.stat().st_size}
 
 
-def rows(forms: Mapping[str, nn.Module], sizes: Mapping[str, int], dataset: Dataset) -> list[Json]:
-    """Return a row for each form: bytes, ratio to fp32, counts, and accuracy on the test split."""
+def rows(
+    forms: Mapping[str, nn.Module],
+    sizes: Mapping[str, int],
+    dataset: Dataset,
+    times: Mapping[str, Json] | None = None,
+) -> list[Json]:
+    """Return a row for each form: bytes, ratio to fp32, counts, and accuracy on the test split.
+
+    ``times``: each form's latency, where it was measured.
+    """
     found = []
     for name, form in forms.items():
-        counts = cost(form, dataset.shape)
-        found.append(
-            {
-                "form": name,
-                "bytes": sizes[name],
-                "ratio": counts.fp32_bytes / sizes[name],
-                "parameters": counts.parameters,
-                "nonzeros": counts.nonzeros,
-                "multiply_adds": counts.multiply_adds,
-                "clean": accuracy(form, dataset.test.x, dataset.test.y).json(),
-            }
-        )
+        row = measured(form, sizes[name], dataset) | {"form": name}
+        found.append(row if times is None else row | {"latency": times[name]})
+    return found
+
+
+def measured(form: nn.Module, size: int, dataset: Dataset) -> Json:
+    """Return what one form costs and how it does on the test split; ``size`` is its file's length.
+
+    Energy and memory are of the network as PyTorch runs it: dense, in the precision of its weights.
+    """
+    counts = cost(form, dataset.shape)
+    return {
+        "bytes": size,
+        "ratio": counts.fp32_bytes / size,
+        "parameters": counts.parameters,
+        "nonzeros": counts.nonzeros,
+        "multiply_adds": counts.multiply_adds,
+        "activation_bytes": activation_memory(form, dataset.shape).peak_bytes,
+        "energy": energy(form, dataset.shape, counts=counts).json(),
+        "clean": accuracy(form, dataset.test.x, dataset.test.y).json(),
+    }
+
+
+def timed(forms: Mapping[str, nn.Module], dataset: Dataset) -> dict[str, Json]:
+    """Return each form's latency, one example at a time, measured in turn."""
+    found = latency(forms, dataset.test.x[:1])
+    return {name: times.json() for name, times in found.items()}
+
+
+def attacked_forms(
+    forms: Mapping[str, nn.Module], dataset: Dataset, eps: float, examples: int, seed: int
+) -> dict[str, Json]:
+    """Return what PGD leaves of each form, and what the dense network's examples leave of it.
+
+    The examples that transfer are not stopped at their first success: they are as strong as they
+    come. PGD alone is a quick answer; :func:`walnut.recipes.robust.robust` defends its figure.
+    """
+    x, y = drawn_examples(dataset, examples, seed)
+    dense = next(iter(forms.values()))
+    carried = pgd(eps, steps=_STEPS, early_stop=False, seed=seed)(dense, x, y).x
+    found = {}
+    for name, form in forms.items():
+        direct = robust_accuracy(form, x, y, pgd(eps, steps=_STEPS, seed=seed))
+        found[name] = {
+            "attacks": {"pgd": direct.json() | {"eps": eps}},
+            "transfer_from_dense": accuracy(form, carried, y).json(),
+        }
     return found
 
 

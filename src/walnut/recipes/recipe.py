@@ -34,6 +34,9 @@ class Recipe:
             (1 − λ) · cross-entropy + λ · T² · KL(teacher ‖ network) (Hinton et al. 2015, §2).
         temperature: T > 0 of the teacher.
         least_steps: a small data set gets more epochs, until a round has this many steps.
+        drop: where given, a scan of the layers on validation data takes ``density``'s place: each
+            layer falls to the smallest density that, alone and without retraining, costs at most
+            this share of accuracy (0.02 is two points).
     """
 
     density: float | Mapping[str, float] = 0.1
@@ -50,10 +53,13 @@ class Recipe:
     distil: float = 0.9
     temperature: float = 3.0
     least_steps: int = 300
+    drop: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.distil <= 1 or not self.temperature > 0:
             raise WalnutError("distil is a weight from 0 to 1, and the temperature is above 0")
+        if self.drop is not None and not 0 <= self.drop <= 1:
+            raise WalnutError(f"drop is a share of accuracy from 0 to 1: {self.drop}")
         counts = (self.rounds, self.epochs, self.finetune_epochs, self.batch_size)
         if min(counts) < 1 or not 0 < self.lr < 1e3 or not 0 < self.finetune_lr < 1e3:
             raise WalnutError("rounds, epochs, batch_size and learning rates must be positive")

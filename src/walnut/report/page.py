@@ -22,6 +22,7 @@ UNPRINTABLE = re.compile(
 )
 RECORDS = (
     "rows", "verdict", "geometry", "transfer", "curves", "histograms", "layers", "pictures", "history",
+    "front", "sensitivity",
 )  # fmt: skip
 VERBS = {
     "audit": "Compressed and attacked",
@@ -30,6 +31,7 @@ VERBS = {
     "robustness": "Attacked until nothing more fell",
     "train": "Trained",
     "compress": "Compressed",
+    "search": "Searched for the smallest",
 }
 
 

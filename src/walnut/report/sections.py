@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import WalnutError
-from . import around, figures, flags, images, robust, tables
+from . import around, choices, figures, flags, images, robust, tables
 from .charts import chart
 from .parts import Section
 from .reproduce import reproduce
@@ -26,11 +26,13 @@ def sections(result: Record, pictures: dict[str, np.ndarray] | None) -> list[Sec
         guarded("verdict", robust.curves, result),
         guarded("verdict", robust.stages, result),
         guarded("verdict", flags.checks, result),
+        guarded("front", choices.front, result),
         guarded("geometry", around.maps, result),
         guarded("geometry", around.lines, result),
         guarded("transfer", transfer, result),
         guarded("curves", curves, result),
         guarded("pictures", lambda found: shown(found, pictures), result),
+        guarded("sensitivity", choices.sensitivity, result),
         guarded("histograms", histograms, result),
         guarded("layers", layers, result),
         guarded("history", history, result),

@@ -54,7 +54,9 @@ def cost_columns(rows: Sequence[Record]) -> list[tuple[Column, CellOf]]:
         ("parameters", Column("Parameters"), lambda row: Cell(count(row.get("parameters")))),
         ("nonzeros", Column("Non-zeros"), nonzeros),
         ("multiply_adds", Column("Multiply-adds"), lambda r: Cell(count(r.get("multiply_adds")))),
+        ("activation_bytes", Column("Activations", "peak"), activations),
         ("latency", Column("Latency", ", ".join(batch + threads)), latency),
+        ("energy", Column("Energy", "45 nm model"), energy),
     ]
     shown = [(key, c, cell) for key, c, cell in columns if any(known_or_dict(r, key) for r in rows)]
     if any(key == "nonzeros" for key, _, _ in shown):  # which tells the parameters as its share
@@ -73,6 +75,23 @@ def nonzeros(row: Record) -> Cell:
     total, some = row.get("parameters"), row.get("nonzeros")
     share = percent(some / total) if known(total) and known(some) and total else ""
     return Cell(count(some), share)
+
+
+def activations(row: Record) -> Cell:
+    """Return the peak memory of activations."""
+    return Cell(size(row.get("activation_bytes")))
+
+
+def energy(row: Record) -> Cell:
+    """Return the energy of one inference by the table, and its largest part."""
+    record = row.get("energy") or {}
+    parts = {k: v for k in ("arithmetic", "weights", "activations") if known(v := record.get(k))}
+    total = record.get("total")
+    if not known(total) or not total:
+        return Cell(MISSING)
+    largest = max(parts, key=lambda k: parts[k], default="")
+    told = f"{percent(parts[largest] / total)} {largest}" if largest else ""
+    return Cell(f"{total:.3g}\u00a0µJ", told)
 
 
 def latency(row: Record) -> Cell:

@@ -8,6 +8,7 @@ from .binary import Binary, StochasticBinary, mean_magnitude, unit
 from .bits import Allocation, allocate, distortions, fit_bytes
 from .calibrate import entropy, min_max, mse, percentile
 from .codebook import Codebook
+from .controls import masks, random_mask, reinitialised
 from .couple import couple
 from .curvature import squared_gradients
 from .entropy_aware import entropy_constrained
@@ -18,14 +19,16 @@ from .lowrank_budget import budget
 from .lowrank_forms import channel, cp, spatial, svd, tucker2
 from .lowrank_parts import response_energy, weight_energy
 from .lsq import LearnedStep
-from .mask import Mask
+from .mask import Fixed, Mask, NofM
 from .norms import absorb, refreshed
 from .pack import Sizes, baked_state, pack, unpack
-from .prune import densities, density_schedule, lamp, magnitude, prune
+from .prune import densities, density_schedule, lamp, magnitude, prune, prune_n_of_m
 from .quantise import quantise
 from .quantised import Cast, Quantise, bfloat, half, per_channel, per_tensor
 from .represent import bake, matrices, represent, representations, select, weights
 from .representation import Part, Representation
+from .schedule import Gradual, cubic, geometric, one_shot
+from .scores import Movement, energy, random_scores, ranked, taylor
 from .share import share, share_at_rate
 from .shrink import Shrunk, budget, shrink
 from .ternary import LearnedTernary, Ternary
@@ -39,10 +42,14 @@ __all__ = [
     "Clusters",
     "Codebook",
     "Factorised",
+    "Fixed",
+    "Gradual",
     "Grid",
     "LearnedStep",
     "LearnedTernary",
     "Mask",
+    "Movement",
+    "NofM",
     "Part",
     "Quantise",
     "Representation",
@@ -65,9 +72,11 @@ __all__ = [
     "cook_toom",
     "couple",
     "cp",
+    "cubic",
     "densities",
     "density_schedule",
     "distortions",
+    "energy",
     "entropy",
     "entropy_constrained",
     "f2",
@@ -76,6 +85,7 @@ __all__ = [
     "fastest",
     "fit_bytes",
     "fixed",
+    "geometric",
     "half",
     "importance",
     "in_steps",
@@ -84,18 +94,25 @@ __all__ = [
     "learned",
     "lloyd",
     "magnitude",
+    "masks",
     "matrices",
     "mean_magnitude",
     "min_max",
     "mse",
+    "one_shot",
     "pack",
     "per_channel",
     "per_tensor",
     "percentile",
     "prune",
+    "prune_n_of_m",
     "quantise",
     "quantise_activations",
+    "random_mask",
+    "random_scores",
+    "ranked",
     "refreshed",
+    "reinitialised",
     "represent",
     "representations",
     "response_energy",
@@ -109,6 +126,7 @@ __all__ = [
     "spatial",
     "squared_gradients",
     "svd",
+    "taylor",
     "tidy",
     "tiles",
     "tucker2",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -42,11 +42,16 @@ def largest(w: Float[Tensor, "*w"], density: float) -> Bool[Tensor, "*w"]:
     >>> largest(torch.tensor([0.1, -3.0, 2.0, 0.0]), 0.5)
     tensor([False,  True,  True, False])
     """
-    size = w.detach().abs().reshape(-1)
-    keep = min(len(size), max(0, round(density * len(size))))
-    mask = torch.zeros(len(size), dtype=torch.bool, device=w.device)
-    mask[size.topk(keep, sorted=False).indices] = True
-    return mask.reshape(w.shape)
+    return best(w.detach().abs(), density)
+
+
+def best(scores: Float[Tensor, "*w"], density: float) -> Bool[Tensor, "*w"]:
+    """Return a mask of the share ``density`` of the entries with the largest scores."""
+    flat = scores.detach().reshape(-1)
+    keep = min(len(flat), max(0, round(density * len(flat))))
+    mask = torch.zeros(len(flat), dtype=torch.bool, device=scores.device)
+    mask[flat.topk(keep, sorted=False).indices] = True
+    return mask.reshape(scores.shape)
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,70 @@ class Mask:
     def build(self, w: Tensor) -> Masked:
         """Return the filter for the weight ``w``."""
         return Masked(largest(w, self.density))
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """Keep the entries that a given mask says."""
+
+    mask: Bool[Tensor, "*w"] = field(repr=False)
+    source: ClassVar[bool] = False
+
+    def build(self, w: Tensor) -> Masked:
+        """Return the filter for the weight ``w``.
+
+        Raises:
+            WalnutError: the mask has another shape.
+        """
+        if self.mask.shape != w.shape:
+            raise WalnutError(
+                f"a mask of shape {tuple(self.mask.shape)} does not fit a weight of {tuple(w.shape)}"
+            )
+        return Masked(self.mask.detach().clone().to(w.device))
+
+
+@dataclass(frozen=True)
+class NofM:
+    """Keep the ``n`` largest of every ``m`` consecutive weights along the input axis.
+
+    2:4 is what NVIDIA's sparse tensor cores take (Mishra et al. 2021, "Accelerating sparse deep
+    neural networks", §3): every row of m inputs of an output has at most n that are not zero. For a
+    convolution (out, in, height, width) the groups run along ``in``, at each place of the kernel.
+
+    Args:
+        n, m: 1 ≤ n ≤ m.
+
+    >>> from walnut.weights import represent
+    >>> net = represent(torch.nn.Linear(8, 3), {"weight": NofM(2, 4)})
+    >>> (net.weight.reshape(3, 2, 4) != 0).sum(2).unique().tolist()
+    [2]
+    """
+
+    n: int = 2
+    m: int = 4
+    source: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= self.m:
+            raise WalnutError(f"{self.n} of {self.m} weights cannot be kept: 1 ≤ n ≤ m")
+
+    def fits(self, w: Tensor) -> bool:
+        """Say whether a weight's inputs are whole groups."""
+        return w.ndim >= 2 and w.shape[1] % self.m == 0
+
+    def build(self, w: Tensor) -> Masked:
+        """Return the filter for the weight ``w``.
+
+        Raises:
+            WalnutError: its number of inputs is no multiple of m.
+        """
+        if not self.fits(w):
+            raise WalnutError(
+                f"a weight of shape {tuple(w.shape)} has no whole groups of {self.m} inputs: "
+                f"leave it out of {self.n}:{self.m} pruning"
+            )
+        size = w.detach().abs().movedim(1, -1)
+        groups = size.reshape(*size.shape[:-1], -1, self.m)
+        mask = torch.zeros_like(groups, dtype=torch.bool)
+        mask.scatter_(-1, groups.topk(self.n, dim=-1).indices, True)
+        return Masked(mask.reshape(size.shape).movedim(-1, 1).contiguous())

@@ -1,0 +1,335 @@
+"""What compression does to robustness: five networks, each compressed in many ways, and attacked.
+
+    python benchmarks/compression_robustness.py            (about 25 minutes on one core)
+    python benchmarks/compression_robustness.py --page     (docs/compression-robustness.md from the result)
+
+Needs WALNUT_DATA. Every form is a file: it is written, weighed by the file system, opened again by
+``walnut.load`` or by ONNX Runtime, and what was opened is measured. The int8 kernels of ONNX Runtime
+are themselves attacked, without their gradients and with a differentiable twin's examples; so the
+figure is of the deployed network and not of its simulation. Each cell is kept in
+runs/bench-compression-robustness, and an interrupted run goes on from there.
+
+- clean: on the first 1,000 test examples; robust: the cascade (L-infinity) on the first 200.
+- transfer: accuracy on adversarial examples made against the dense network (PGD, 20 steps, not
+  stopped at success), the same 200 examples.
+- latency: one example, one thread, alternating with the dense network in PyTorch.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import record
+from walnut import data, nets
+from walnut.attacks import pgd
+from walnut.core.constraints import linf
+from walnut.evaluate import accuracy, latency, robustness
+from walnut.evaluate.onnx_model import onnx_model
+from walnut.recipes.compress import compress
+from walnut.recipes.recipe import Recipe
+from walnut.recipes.record import Cells
+from walnut.weights import bake, pack, prune, share
+
+SEED, CLEAN, ATTACKED = 0, 1000, 200
+OUT = Path("runs/bench-compression-robustness")
+KEPT = Cells(OUT / "cells", {"seed": SEED, "clean": CLEAN, "attacked": ATTACKED})
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+CIFAR = {"mean": [0.4914, 0.4824, 0.4467], "std": [0.2471, 0.2435, 0.2616]}
+PAGE = Path(__file__).parent.parent / "docs" / "compression-robustness.md"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the radii it is judged at."""
+
+    file: str
+    net: str
+    dataset: str
+    eps: tuple[float, ...]
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+
+CASES = {
+    "MNIST, plain": Case(
+        "mnist_conv_small_nat", "small-cnn", "mnist", (0.1,),
+        (("mean", [0.1307]), ("std", [0.3081])),
+    ),
+    "MNIST, adversarially trained": Case("mnist_cnn_a_adv", "small-cnn", "mnist", (0.3,)),
+    "MNIST, provable": Case("mnist_cnn_provable_eps0.1", "small-cnn", "mnist", (0.1,)),
+    "CIFAR-10, adversarially trained": Case(
+        "cifar_cnn_a_adv", "small-cnn", "cifar10", (2 / 255,), tuple(CIFAR.items())
+    ),
+    "CIFAR-10, ResNet-20": Case(
+        "resnet20_cifar10", "resnet-20", "cifar10", (1 / 255, 8 / 255), tuple(IMAGENET.items())
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Form:
+    """A compressed network: its file, what the file holds once opened, and a differentiable twin."""
+
+    path: Path
+    model: Any
+    twin: Any = None
+
+
+def subject(case: Case) -> tuple[nn.Module, Any]:
+    """Return a pretrained network and its data."""
+    dataset = data.load(case.dataset)
+    path = Path(os.environ["WALNUT_DATA"]) / "models" / f"{case.file}.safetensors"
+    model = nets.resolve(case.net, path, dataset=dataset, **dict(case.arguments))
+    return model.eval(), dataset
+
+
+def saved(model: nn.Module, folder: Path, name: str) -> Form:
+    """Write a network as safetensors."""
+    path = folder / f"{name}.safetensors"
+    nets.save(model, path)
+    return Form(path, nets.load(path).eval())
+
+
+def packed(model: nn.Module, folder: Path, name: str) -> Form:
+    """Write a network as .walnut, and open it again."""
+    path = folder / f"{name}.walnut"
+    pack(model, path)
+    return Form(path, nets.load(path).eval())
+
+
+def pruned(density: float) -> Callable[[nn.Module, Any, Path], Form]:
+    """Magnitude pruning (LAMP shares over layers), without retraining."""
+    return lambda dense, _, folder: packed(
+        bake(prune(copy.deepcopy(dense), density)), folder, f"pruned-{density:g}"
+    )
+
+
+def shared(bits: int) -> Callable[[nn.Module, Any, Path], Form]:
+    """A codebook a layer, optimal k-means, without fine-tuning."""
+    return lambda dense, _, folder: packed(
+        bake(share(copy.deepcopy(dense), bits)), folder, f"shared-{bits}"
+    )
+
+
+def half(dense: nn.Module, dataset: Any, folder: Path) -> Form:
+    """Weights stored as float16 in an ONNX file; the arithmetic is in float32."""
+    model = copy.deepcopy(dense)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p.half().float())
+    path = folder / "half.onnx"
+    exported(model, dataset.shape, path)
+    small = folder / "fp16.onnx"
+    _fp16(path, small)
+    return Form(small, onnx_model(small), model)
+
+
+def _fp16(source: Path, target: Path) -> None:
+    """Store a graph's weights as float16, with a cast before their use."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = onnx.load(source)
+    casts = []
+    for tensor in list(graph.graph.initializer):
+        value = numpy_helper.to_array(tensor)
+        if value.dtype != "float32" or value.size < 2:
+            continue
+        stored = numpy_helper.from_array(value.astype("float16"), f"{tensor.name}_half")
+        graph.graph.initializer.remove(tensor)
+        graph.graph.initializer.append(stored)
+        casts.append(helper.make_node("Cast", [stored.name], [tensor.name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    onnx.save(graph, target)
+
+
+def exported(model: nn.Module, shape: tuple[int, ...], path: Path) -> None:
+    """Write a network as ONNX with any batch size."""
+    import onnx
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x = torch.zeros(2, *shape)
+    dynamic = {"x": {0: torch.export.Dim("batch", min=1, max=4096)}}
+    torch.onnx.export(
+        model, (x,), path, input_names=["x"], output_names=["y"], dynamo=True,
+        dynamic_shapes=(dynamic["x"],), verbose=False, external_data=False,
+    )  # fmt: skip
+    graph = onnx.load(path)
+    del graph.graph.value_info[:]  # shapes from before its weights were transposed
+    onnx.save(graph, path)
+
+
+def int8(dense: nn.Module, dataset: Any, folder: Path) -> Form:
+    """Weights and activations in int8 (QDQ, uint8 x int8 per channel), ONNX Runtime's kernels."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rows = iter(dataset.train.x[:256].split(64))
+
+        def get_next(self) -> Any:
+            rows = next(self.rows, None)
+            return None if rows is None else {"x": rows.numpy()}
+
+    source, clean, path = (folder / f"{n}.onnx" for n in ("float", "prepared", "int8"))
+    exported(dense, dataset.shape, source)
+    quant_pre_process(str(source), str(clean), skip_symbolic_shape=True)
+    quantize_static(
+        str(clean), str(path), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    return Form(path, onnx_model(path), dense)
+
+
+def dynamic(dense: nn.Module, dataset: Any, folder: Path) -> Form:
+    """int8 weights; activations quantised by what each example holds, in ONNX Runtime."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    source, path = folder / "float.onnx", folder / "dynamic.onnx"
+    if not source.exists():
+        exported(dense, dataset.shape, source)
+    quantize_dynamic(str(source), str(path), weight_type=QuantType.QInt8, per_channel=True,
+                     op_types_to_quantize=["MatMul", "Gemm"])  # fmt: skip
+    return Form(path, onnx_model(path), dense)
+
+
+def deep(dense: nn.Module, dataset: Any, folder: Path) -> Form:
+    """Deep Compression: density 0.2 with one epoch of retraining, 4 bits, half an epoch, packed."""
+    recipe = Recipe(density=0.2, rounds=1, epochs=1, bits=4, finetune_epochs=1, lr=0.01,
+                    least_steps=1, mirror=dataset.shape[0] == 3)  # fmt: skip
+    from dataclasses import replace
+
+    small = replace(
+        dataset, train=dataset.train.first(20000), validation=dataset.validation.first(2000)
+    )
+    small = replace(small, test=dataset.test.first(CLEAN))
+    found = compress(dense, small, recipe=recipe, seed=SEED, out=folder / "deep")
+    return Form(found.path, nets.load(found.path).eval())
+
+
+WAYS: dict[str, Callable[[nn.Module, Any, Path], Form]] = {
+    "dense": lambda dense, _, folder: saved(dense, folder, "dense"),
+    "pruned to 50 %": pruned(0.5),
+    "pruned to 20 %": pruned(0.2),
+    "pruned to 10 %": pruned(0.1),
+    "4-bit codebook": shared(4),
+    "2-bit codebook": shared(2),
+    "fp16 weights (ONNX Runtime)": half,
+    "int8 (ONNX Runtime, deployed)": int8,
+    "int8 dynamic (ONNX Runtime)": dynamic,
+    "Deep Compression, retrained": deep,
+}
+
+
+def measure(name: str, way: str) -> dict[str, Any]:
+    """Make one form, and measure what its file holds."""
+    case = CASES[name]
+    dense, dataset = subject(case)
+    form = WAYS[way](dense, dataset, OUT / case.file)
+    x, y = dataset.test.x, dataset.test.y
+    rows = x[:ATTACKED], y[:ATTACKED]
+    times = latency({"dense": dense, "form": form.model}, x[:1])
+    found: dict[str, Any] = {
+        "file": form.path.name,
+        "bytes": form.path.stat().st_size,
+        "ratio": 4 * sum(p.numel() for p in dense.parameters()) / form.path.stat().st_size,
+        "clean": accuracy(form.model, x[:CLEAN], y[:CLEAN]).json(),
+        "latency": times["form"].json(),
+        "at": {},
+    }
+    for eps in case.eps:
+        carried = pgd(eps, steps=20, early_stop=False, seed=SEED)(dense, *rows).x
+        surrogates = None if way == "dense" else {"dense": dense}
+        judged = robustness(
+            form.model, rows, linf, eps, with_curve=False, seed=SEED, twin=form.twin,
+            surrogates=surrogates,
+        )  # fmt: skip
+        found["at"][f"{eps:.6g}"] = {
+            "eps": eps,
+            "robust": judged.robust.json(),
+            "transfer_from_dense": accuracy(form.model, carried, rows[1]).json(),
+            "flags": [flag.name for flag in judged.flags],
+            "seconds": round(judged.seconds, 1),
+        }
+    return found
+
+
+def page(figures: dict[str, Any]) -> str:
+    """Return the table as a page."""
+    lines = [
+        "# What compression does to robustness",
+        "",
+        "Made by `python benchmarks/compression_robustness.py`; the numbers, with the machine and the",
+        "date, are in `benchmarks/results/compression_robustness.json`. Clean: 1,000 test examples.",
+        "Robust: the cascade in the L∞ ball on 200 (95 % intervals are about ±7 points wide).",
+        "Transfer: accuracy on the dense network's adversarial examples. Bytes: the length of the file",
+        "that was opened again. Latency: one example, one thread, in turn with the dense network in",
+        "PyTorch. The int8 rows are ONNX Runtime's own kernels, attacked as deployed: by the cascade's",
+        "gradient-free stages, through the float twin's gradient, and with the dense network's examples.",
+        "",
+    ]  # fmt: skip
+    for name, forms in figures["networks"].items():
+        lines += ["", f"## {name}", ""]
+        radii = CASES[name].eps
+        heads = [f"robust ε={_eps(e)} | transfer ε={_eps(e)}" for e in radii]
+        lines.append("| form | bytes | smaller | clean | " + " | ".join(heads) + " | ms | flags |")
+        lines.append("|---|---:|---:|---:|" + "---:|---:|" * len(radii) + "---:|---|")
+        for way, f in forms.items():
+            cells = []
+            flags: set[str] = set()
+            for eps in radii:
+                at = f["at"][f"{eps:.6g}"]
+                cells += [_percent(at["robust"]), _percent(at["transfer_from_dense"])]
+                flags |= set(at["flags"])
+            lines.append(
+                f"| {way} | {f['bytes']:,} | {f['ratio']:.1f}× | {_percent(f['clean'])} | "
+                + " | ".join(cells)
+                + f" | {f['latency']['median_ms']:.3g} | {', '.join(sorted(flags))} |"
+            )
+    return "\n".join([*lines, ""])
+
+
+def _eps(eps: float) -> str:
+    levels = round(255 * eps)
+    return f"{levels}/255" if abs(255 * eps - levels) < 1e-6 else f"{eps:g}"
+
+
+def _percent(share: dict[str, Any]) -> str:
+    return f"{100 * share['value']:.1f}"
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    if "--page" not in sys.argv:
+        figures: dict[str, Any] = {"networks": {}}
+        for name, case in CASES.items():
+            figures["networks"][name] = {}
+            for way in WAYS:
+                key = f"{case.file}-{''.join(c if c.isalnum() else '_' for c in way)}"
+                found = KEPT(key, lambda name=name, way=way: measure(name, way))  # type: ignore[misc]
+                figures["networks"][name][way] = found
+                print(name, way, found["bytes"], found["clean"]["value"], found["at"], flush=True)
+            record.write("compression_robustness", SEED, figures)  # what is done, network by network
+    kept = json.loads((record.RESULTS / "compression_robustness.json").read_text(encoding="utf-8"))
+    PAGE.write_text(page(kept), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
