@@ -21,7 +21,7 @@ class Config(DataOptions, Options):
     """
 
     net: Annotated[str, one("NAME")] = ""
-    """softmax, lenet-300-100, lenet-5, small-cnn, small-cnn-wide or resnet-20."""
+    """softmax, lenet-300-100, lenet-5, small-cnn, small-cnn-wide, resnet-20 or rbf."""
     model: Annotated[str, one("NAME")] = ""
     """Another name for --net."""
     net_arg: KeyValues = ()

@@ -13,7 +13,7 @@ from torch import nn
 
 from walnut.core.errors import WalnutError
 
-from . import lenet, resnet, small_cnn, softmax
+from . import lenet, rbf, resnet, small_cnn, softmax
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shapes of a state dict by name."""
@@ -34,6 +34,7 @@ _FAMILIES = {
     "small-cnn": Family(small_cnn.SmallCnn, small_cnn.infer),
     "small-cnn-wide": Family(small_cnn.SmallCnnWide, small_cnn.infer),
     "resnet-20": Family(resnet.ResNet, resnet.infer),
+    "rbf": Family(rbf.Rbf, rbf.infer),
 }
 
 # Arguments may come from a file, so every number has bounds; generous ones, for they only keep a
@@ -44,6 +45,7 @@ _BOUNDS = {
     "padding": (0, 1),
     "hidden": (1, 65_536),
     "blocks": (1, 64),
+    "units": (1, 65_536),
 }
 _LARGEST_SIDE, _LARGEST_INPUT = 1 << 20, 1 << 24
 
@@ -56,7 +58,7 @@ def names() -> tuple[str, ...]:
     """Return the names of the reference networks.
 
     >>> names()
-    ('softmax', 'lenet-300-100', 'lenet-5', 'small-cnn', 'small-cnn-wide', 'resnet-20')
+    ('softmax', 'lenet-300-100', 'lenet-5', 'small-cnn', 'small-cnn-wide', 'resnet-20', 'rbf')
     """
     return tuple(_FAMILIES)
 

@@ -19,7 +19,7 @@ from walnut.core.transforms import compose
 from walnut.core.types import Progress, Transform
 from walnut.data import Dataset
 from walnut.evaluate import accuracy
-from walnut.training import Batches, History, crop, fit, flip, one_cycle, sgd, steps
+from walnut.training import Batches, History, adam, crop, fit, flip, one_cycle, sgd, steps
 from walnut.training.optimizers import Optimizer
 from walnut.training.schedules import Schedule
 
@@ -61,6 +61,7 @@ RECIPES = {
     "resnet-20": TrainRecipe(
         160, 128, sgd(0.1, nesterov=False, weight_decay=1e-4), steps((0.5, 0.75)), shift=0.125
     ),
+    "rbf": TrainRecipe(20, 64, adam(1e-2), shift=0.0),
 }
 
 
