@@ -20,7 +20,20 @@ MODULES = sorted(ROOT.rglob("*.py"))
 BASE = {"types", "draws", "frozen", "errors", "features", "files", "compiled"}
 LOOPS = {"ascend", "search"}
 LEVERS = {"attacks", "explain", "weights", "training"}
-WHOLE_MODEL = {"activations", "bits", "curvature", "lowrank", "norms", "pack", "prune", "quantise", "represent", "separable", "share", "winograd"}
+WHOLE_MODEL = {
+    "activations",
+    "bits",
+    "curvature",
+    "lowrank",
+    "norms",
+    "pack",
+    "prune",
+    "quantise",
+    "represent",
+    "separable",
+    "share",
+    "winograd",
+}
 
 
 def dotted(path: Path) -> str:

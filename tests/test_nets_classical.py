@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Perceptron
 from sklearn.naive_bayes import GaussianNB
@@ -12,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from walnut import data
+from walnut import data, nets
 from walnut.attacks import hop_skip_jump, noise, pgd
 from walnut.core.constraints import linf
 from walnut.core.errors import WalnutError
@@ -137,6 +138,31 @@ def test_centres_lie_on_the_data_and_training_helps(digits):
         centred(digits.train.x, digits.train.y, classes=10, units=40).centres for _ in range(2)
     )
     assert torch.equal(first, again)
+
+
+def test_gaussian_units_are_registered(tmp_path):
+    x, y = torch.rand(30, 1, 4, 4), torch.arange(30) % 3
+    net = centred(x, y, classes=3, units=6)
+    nets.save(net, tmp_path / "rbf.safetensors")
+    again = nets.load(tmp_path / "rbf.safetensors")
+    assert torch.equal(again(x), net.eval()(x))
+    assert nets.build("RBF", **net.description["arguments"]).description == net.description
+    save_file(dict(net.state_dict()), tmp_path / "bare.safetensors")
+    found = nets.resolve(tmp_path / "bare.safetensors", net="rbf", shape=(1, 4, 4))
+    assert torch.equal(found(x), net(x))  # units and classes are read off the shapes
+
+
+def test_fresh_gaussian_units_are_as_awake_whatever_the_normalisation():
+    x = torch.rand(20, 1, 8, 8)
+    plain, normed = (
+        nets.build("rbf", shape=(1, 8, 8), units=50, mean=mean, std=std)
+        for mean, std in ((None, None), ([0.3], [0.1]))
+    )
+    for net in (plain, normed):
+        with torch.no_grad():
+            net.linear.weight.fill_(1 / 50)
+            net.linear.bias.zero_()
+        assert 0.3 < float(net(x).detach().mean()) < 0.5  # exp(−E‖u − v‖² / 0.18 d) = exp(−0.93)
 
 
 def test_one_unit_on_one_class_sits_on_its_mean():

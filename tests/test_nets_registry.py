@@ -24,6 +24,7 @@ PARAMETERS = {  # counted by hand from the papers' tables
     "shufflenet-v2": 2_278_604,
     "lstm": 4 * 64 * (28 + 64 + 2) + 4 * 64 * (64 + 64 + 2) + 650,
     "vit": 207_946,
+    "rbf": 100 * 785 + 1_010,
 }
 NARROW = {  # the wide ones, narrow, where their size is not what is tested
     "resnet-18": {"width": 8},
@@ -58,7 +59,7 @@ def test_any_image_shape_and_class_count(name, shape):
     assert model(torch.rand(3, *shape)).shape == (3, 4)
 
 
-@pytest.mark.parametrize("name", ["softmax", "lenet-300-100"])
+@pytest.mark.parametrize("name", ["softmax", "lenet-300-100", "rbf"])
 def test_tables(name):
     model = nets.build(name, shape=(7,), classes=3, mean=[0.5] * 7, std=[0.1] * 7)
     assert model(torch.rand(5, 7)).shape == (5, 3)
@@ -115,6 +116,7 @@ def test_option_a_shortcut_subsamples_and_pads_with_zeros():
         (lambda: nets.build("small-cnn", width=0), "width must be a whole number from 1"),
         (lambda: nets.build("small-cnn", width=True), "width must be"),
         (lambda: nets.build("small-cnn", hidden=10**9), "hidden must be"),
+        (lambda: nets.build("rbf", units=10**6), "units must be a whole number from 1"),
         (lambda: nets.build("lenet-5", width=3), "no argument 'width'.*classes"),
         (lambda: nets.build("softmax", shape=(1, 10**6, 10**6)), "larger than"),
         (lambda: nets.build("softmax", shape="abc"), "shape must be"),

@@ -3,12 +3,12 @@
 import pytest
 
 from walnut.checks import check_representation
+from walnut.weights import Codebook, Grid, Mask
 from walnut.weights.binary import Binary, StochasticBinary, unit
 from walnut.weights.calibrate import entropy, min_max, percentile
 from walnut.weights.lsq import LearnedStep
 from walnut.weights.quantised import Quantise, bfloat, half, per_channel, per_tensor
 from walnut.weights.ternary import LearnedTernary, Ternary
-from walnut.weights import Codebook, Grid, Mask
 
 PARTS = {
     "mask": Mask(0.3),

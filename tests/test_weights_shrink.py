@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from architectures import ZOO, registered
 from torch import nn
 
+from architectures import ZOO, registered
 from walnut import nets
 from walnut.core.errors import WalnutError
 from walnut.evaluate.cost import cost

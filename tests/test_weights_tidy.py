@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from architectures import ZOO, registered
 from torch import nn
 
+from architectures import ZOO, registered
 from walnut import nets
 from walnut.weights import pack
 from walnut.weights.tidy import arrange, nonzeros, silence, tidy

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from .options import ExampleOptions, NetworkOptions, Options
 from .run import Run, network_name, resolve
-from .tables import forms_table
+from .tables import forms_table, percent
 from .transfer import by_name
 from .values import Flag, Names, OptionalRadius, OptionalText, choice
 from .verdict import flag_lines, flagged, verdict_tables
@@ -35,6 +35,8 @@ class Config(ExampleOptions, NetworkOptions, Options):
     """standard: expensive attacks only where they may matter; autoattack: that protocol in full."""
     no_curve: Flag = False
     """Leave the curve against eps out."""
+    certify: Flag = False
+    """Also prove, in linf, what no attack can break: tens to hundreds of passes an example more."""
     twin: OptionalText = None
     """A differentiable twin of a network without a gradient: a name or a file, as for --model."""
     surrogates: Names = ()
@@ -58,6 +60,7 @@ def run(config: Config, run: Run) -> int:
         eps=RADII[config.norm] if config.eps is None else config.eps,
         effort=config.effort,
         curve=not config.no_curve,
+        certify=config.certify,
         examples=config.examples,
         seed=config.seed,
         out=run.folder,
@@ -69,6 +72,12 @@ def run(config: Config, run: Run) -> int:
     for line in flag_lines(whole["verdict"]):
         run.screen.say(line)
     forms_table(run.screen, whole["rows"])
+    for entry in whole["verdict"]:
+        if entry.get("certified"):
+            proven, left = percent(entry["certified"]), percent(entry["robust"])
+            run.screen.say(
+                f"{entry['form']}: {proven} % proven; the truth is from there to {left} %"
+            )
     verdict_tables(run.screen, whole["verdict"])
     run.screen.say(f"page {run.folder / 'report.html'}")
     return FLAGGED if flagged(whole["verdict"]) else 0

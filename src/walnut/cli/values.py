@@ -62,7 +62,7 @@ def many(metavar: str) -> PrimitiveConstructorSpec[Any]:
     )
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Return a list of one from a single value, so that a file may say ``eps: 8/255``."""
     if isinstance(value, str):
         return value.split()
@@ -73,7 +73,7 @@ def _pairs(value: Any) -> Any:
     """Return ``("name=value", ...)`` from a mapping, a list of texts, or one value."""
     if isinstance(value, Mapping):
         return tuple(f"{key}={item}" for key, item in value.items())
-    return tuple(str(item) for item in _listed(value))
+    return tuple(str(item) for item in listed(value))
 
 
 def _check_patterns(items: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,8 +128,8 @@ OptionalTime = Annotated[_Positive | None, BeforeValidator(number), one("MS")]
 RobustEps = Annotated[_Positive | None, BeforeValidator(number), one("EPS")]
 OptionalEps = Annotated[_Radius | None, BeforeValidator(number), one("EPS", "0.1")]
 OptionalRadius = Annotated[_Radius | None, BeforeValidator(number), one("EPS", "by-norm")]
-EpsList = Annotated[tuple[_Radius, ...], BeforeValidator(_listed), Field(min_length=1), many("EPS")]
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed), many("NAME")]
+EpsList = Annotated[tuple[_Radius, ...], BeforeValidator(listed), Field(min_length=1), many("EPS")]
+Names = Annotated[tuple[str, ...], BeforeValidator(listed), many("NAME")]
 Patterns = tyro.conf.UseAppendAction[
     Annotated[
         tuple[str, ...],

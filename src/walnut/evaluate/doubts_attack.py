@@ -228,3 +228,7 @@ def undefended(e: Evidence) -> Finding:
         "good",
         f"the float network's examples break {stage.broke} of {stage.entered} that stood",
     )
+
+
+PROBED = (steps_beat_one, radius_helps, far_breaks_all)
+"""What the probes alone can show, before any attack without gradients."""

@@ -62,7 +62,12 @@ def examine(
         found.append(answers)
         if answers.name == "shape":
             return found
-        found += [randomness(model, x), batch_size(model, x), gradients(model, x, y)]
+        found.append(randomness(model, x))
+        if (
+            found[-1].level == "good"
+        ):  # else its answers differ alone and in a batch for that reason
+            found.append(batch_size(model, x))
+        found.append(gradients(model, x, y))
         if trained:
             found.append(input_range(model, x, y))
     return found

@@ -20,15 +20,17 @@ from .accuracy import Share
 from .cascade import NAMES, Cascade
 from .curve import CURVE, Curve, curve, smallest
 from .doubts import doubts
+from .doubts_attack import PROBED
 from .entrance import Entrance, enter
 from .evidence import Evidence
+from .floor import floor, provable
 from .honesty import Finding
 from .ledger import Ledger, fingerprint
-from .probes import probe
-from .stages import Setting, Stage, plan
+from .probes import Probes, probe
+from .stages import Setting, Stage, plan, suspected
 from .survey import StageRecord, Survey
 
-VERSION = 1  # of the ledger: a change of what stages do makes old outcomes useless
+VERSION = 2  # of the ledger: a change of what stages do makes old outcomes useless
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Verdict:
             are not.
         seconds: wall clock of what was computed; stages read from a ledger count as they were.
         survey: the examples one by one.
+        certified: examples that no perturbation can break, of all; None where that was not asked for or
+            could not be had. The truth lies between it and ``robust``. Its passes are in the check
+            "provable lower bound", not among ``forward`` and ``backward``.
     """
 
     norm: str
@@ -63,6 +68,7 @@ class Verdict:
     backward: float
     seconds: float
     survey: Survey = field(repr=False)
+    certified: Share | None = None
 
     @property
     def flags(self) -> tuple[Finding, ...]:
@@ -74,6 +80,7 @@ class Verdict:
         return {
             "norm": self.norm, "eps": self.eps, "effort": self.effort,
             "clean": self.clean.json(), "robust": self.robust.json(),
+            "certified": None if self.certified is None else self.certified.json(),
             "forward": self.forward, "backward": self.backward, "seconds": round(self.seconds, 3),
             "stages": [stage.json() for stage in self.stages],
             "curve": None if self.curve is None else self.curve.json(),
@@ -99,6 +106,7 @@ def robustness(
     *,
     effort: str | tuple[Stage, ...] = "standard",
     with_curve: bool = True,
+    certify: bool = False,
     twin: Model | None = None,
     surrogates: Mapping[str, Model] | None = None,
     bounds: tuple[float, float] | None = (0.0, 1.0),
@@ -123,6 +131,9 @@ def robustness(
         eps: radius in input units, so 8/255 for 8-bit images. There is no default.
         effort: ``"standard"``, ``"autoattack"`` (the full protocol of that name), or stages of your own.
         with_curve: also search each example's smallest perturbation; never with ``"autoattack"``.
+        certify: also prove what can be proven (L∞; layers of linear, convolution, ReLU, max-pool): a lower
+            bound beside the figure, at tens to hundreds of passes an example more
+            (:func:`walnut.evaluate.certified.certified`).
         twin: a differentiable network that the model was made from; built where that is possible.
         surrogates: other networks by name, whose adversarial examples are tried too.
         seed: of every draw.
@@ -149,14 +160,14 @@ def robustness(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WalnutWarning)  # what they say is among the checks
         return _judge(
-            model, x, y, ball_of, float(eps), effort, with_curve, twin, surrogates or {}, bounds, seed,
-            batch_size, None if folder is None else Path(folder), progress,
+            model, x, y, ball_of, float(eps), effort, with_curve, certify, twin, surrogates or {}, bounds,
+            seed, batch_size, None if folder is None else Path(folder), progress,
         )  # fmt: skip
 
 
 def _judge(
     model: Any, x: Tensor, y: Tensor, norm: Any, eps: float, effort: str | tuple[Stage, ...],
-    with_curve: bool, twin: Model | None, surrogates: Mapping[str, Model],
+    with_curve: bool, certify: bool, twin: Model | None, surrogates: Mapping[str, Model],
     bounds: tuple[float, float] | None, seed: int, batch_size: int, folder: Path | None,
     progress: Progress | None,
 ) -> Verdict:  # fmt: skip
@@ -179,11 +190,10 @@ def _judge(
     ledger = Ledger(folder, identity)
     survey = Survey.of(x, y)
     cascade = Cascade(entrance.attacked, setting, survey, ledger, entrance.cost, progress)
-    cascade.clean()
-    cascade.run(entrance.transfers(stages, surrogates), entrance.suspicion)
-    probes = probe(cascade, entrance.suspicion.gradients)
+    probes = _attacked(cascade, entrance, entrance.transfers(stages, surrogates))
     if with_curve and name != "autoattack":
         cascade.run(CURVE, entrance.suspicion)
+    proven = floor(entrance, survey, setting, ledger, progress) if certify else None
     found = (
         curve(survey, setting.eps) if any(s.family == "minimal" for s in survey.stages) else None
     )
@@ -195,10 +205,24 @@ def _judge(
         NAMES[norm], setting.eps, name, Share.of(survey.clean), Share.of(survey.fell_to == -1),
         tuple(survey.stages), found, (), entrance,
         float(forward + probes.forward) / len(y), float(backward + probes.backward) / len(y),
-        time.perf_counter() - began, survey,
+        time.perf_counter() - began, survey, None if proven is None else proven.share,
     )  # fmt: skip
     evidence = Evidence(survey, setting, entrance, probes, twin is not None, surrogates)
-    return replace(verdict, checks=tuple(doubts(evidence)))
+    more = () if proven is None else (provable(proven, survey),)
+    return replace(verdict, checks=tuple(doubts(evidence, more)))
+
+
+def _attacked(cascade: Cascade, entrance: Entrance, stages: tuple[Stage, ...]) -> Probes:
+    """Run the stages; what the probes find odd is a reason for those that wait for one."""
+    cascade.clean()
+    waiting = next((i for i, s in enumerate(stages) if s.when is suspected), len(stages))
+    cascade.run(stages[:waiting], entrance.suspicion)
+    probes = probe(cascade, entrance.suspicion.gradients)
+    evidence = Evidence(cascade.survey, cascade.setting, entrance, probes, False, {})
+    odd = [f for f in (check(evidence) for check in PROBED) if f.level == "wrong"]
+    reasons = (*entrance.suspicion.reasons, *(f"{f.name}: {f.sentence}" for f in odd))
+    cascade.run(stages[waiting:], replace(entrance.suspicion, reasons=reasons))
+    return probes
 
 
 def named(norm: Any) -> Any:

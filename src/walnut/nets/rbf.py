@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
 
-from .normalize import Shape
+from .normalize import Normalize, Shape, Statistics
+
+_SIGMA = (
+    0.3  # of a fresh unit, relative to √d in input units: about as far as two pictures lie apart
+)
 
 
 class Rbf(nn.Module):
@@ -24,22 +28,33 @@ class Rbf(nn.Module):
     layer.
 
     Args:
-        units: number of centres; uniform in [0, 1]^d until :func:`centred` puts them on data.
-        width: σ_j at first, relative to √d: β = 1 / (2 σ²d).
+        units: number of centres; uniform in [0, 1]^d, with β = 1 / (2 · 0.09 d), until
+            :func:`centred` puts them on data. With ``mean`` and ``std`` they are in normalised units.
     """
 
     def __init__(
-        self, *, shape: Shape = (1, 28, 28), classes: int = 10, units: int = 100, width: float = 0.3
+        self,
+        *,
+        shape: Shape = (1, 28, 28),
+        classes: int = 10,
+        mean: Statistics = None,
+        std: Statistics = None,
+        units: int = 100,
     ) -> None:
         super().__init__()
         d = math.prod(shape)
-        self.centres = nn.Parameter(torch.rand(units, d))
-        self.log_beta = nn.Parameter(torch.full((units,), -math.log(2 * width**2 * d)))
+        self.normalize = Normalize(shape, mean, std)
+        drawn = torch.rand(units, *shape)
+        if not drawn.is_meta:
+            drawn = self.normalize(drawn)
+        self.centres = nn.Parameter(drawn.flatten(1))
+        wide = 2 * d * (_SIGMA / float(self.normalize.std.mean())) ** 2
+        self.log_beta = nn.Parameter(torch.full((units,), -math.log(wide)))
         self.linear = nn.Linear(units, classes)
 
     def forward(self, x: Float[Tensor, " b *d"]) -> Float[Tensor, " b k"]:
         """Return logits (b, classes) of x (b, *shape)."""
-        flat = x.flatten(1)
+        flat = self.normalize(x).flatten(1)
         if flat.shape[1] != self.centres.shape[1]:
             raise ValueError(
                 f"the centres have {self.centres.shape[1]} numbers, not {flat.shape[1]}"
@@ -99,7 +114,10 @@ def centred(
     weight = torch.full((classes, units), -4.0 / max(classes - 1, 1))
     weight[owners, torch.arange(units)] = 4.0
     with torch.random.fork_rng([]):  # its first centres, replaced at once
-        model = Rbf(shape=tuple(x.shape[1:]), classes=classes, units=units)
+        shape = [int(side) for side in x.shape[1:]]
+        model = Rbf(shape=shape, classes=classes, units=units)
+    arguments = {"shape": shape, "classes": classes, "mean": None, "std": None, "units": units}
+    model.description = {"net": "rbf", "arguments": arguments}  # type: ignore[assignment]
     with torch.no_grad():
         model.centres.copy_(middle)
         model.log_beta.copy_(-torch.log(overlap * spread.clamp_min(1e-6)))

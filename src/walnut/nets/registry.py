@@ -17,6 +17,7 @@ from . import (
     densenet,
     lenet,
     mobilenet,
+    rbf,
     resnet,
     resnet18,
     sequence,
@@ -58,6 +59,7 @@ _FAMILIES = {
     "shufflenet-v2": Family(shufflenet.ShuffleNetV2, shufflenet.infer_v2),
     "lstm": Family(sequence.Lstm, sequence.infer_lstm),
     "vit": Family(sequence.Vit, sequence.infer_vit),
+    "rbf": Family(rbf.Rbf, rbf.infer),
 }
 
 # Arguments may come from a file, so every number has bounds; generous ones, for they only keep a
@@ -70,6 +72,7 @@ _BOUNDS = {
     "blocks": (1, 64),
     "groups": (1, 64),
     "heads": (1, 64),
+    "units": (1, 65_536),
 }
 _LARGEST_SIDE, _LARGEST_INPUT = 1 << 20, 1 << 24
 
@@ -86,7 +89,7 @@ def names() -> tuple[str, ...]:
     >>> names()[6:12]
     ('resnet-20-b', 'resnet-18', 'vgg-11', 'vgg-16', 'densenet-40', 'squeezenet')
     >>> names()[12:]
-    ('mobilenet', 'mobilenet-v2', 'shufflenet', 'shufflenet-v2', 'lstm', 'vit')
+    ('mobilenet', 'mobilenet-v2', 'shufflenet', 'shufflenet-v2', 'lstm', 'vit', 'rbf')
     """
     return tuple(_FAMILIES)
 

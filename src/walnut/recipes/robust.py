@@ -37,6 +37,7 @@ def robust(
     norm: Any = linf,
     effort: str | tuple[Stage, ...] = "standard",
     curve: bool = True,
+    certify: bool = False,
     twin: Model | None = None,
     surrogates: Mapping[str, Model] | None = None,
     examples: int = 1000,
@@ -56,6 +57,7 @@ def robust(
         norm: ``linf``, ``l2`` or ``l1``.
         effort: ``"standard"``, ``"autoattack"``, or stages.
         curve: also search each example's smallest perturbation.
+        certify: also prove what can be proven, at a cost.
         twin: a differentiable network that the model was made from.
         surrogates: other networks, whose adversarial examples are tried too.
         examples: how many test examples.
@@ -65,8 +67,8 @@ def robust(
     began = time.perf_counter()
     x, y = drawn_examples(dataset, examples, seed)
     verdict = robustness(
-        model, (x, y), norm, eps, effort=effort, with_curve=curve, twin=twin,
-        surrogates=surrogates, seed=seed, folder=out / "ledger", progress=progress,
+        model, (x, y), norm, eps, effort=effort, with_curve=curve, certify=certify,
+        twin=twin, surrogates=surrogates, seed=seed, folder=out / "ledger", progress=progress,
     )  # fmt: skip
     result = header("robustness", seed, dataset, len(y))
     result["rows"] = [_row(name, model, verdict)]

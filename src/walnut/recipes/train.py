@@ -75,6 +75,7 @@ RECIPES = {
     ),
     "lstm": TrainRecipe(20, 128, adam(2e-3), mirror=False),
     "vit": TrainRecipe(100, 128, adamw(1e-3, weight_decay=0.05), shift=0.125),
+    "rbf": TrainRecipe(20, 64, adam(1e-2), shift=0.0),
 }
 # Common practice for 32x32 images; not tuned, as the three above are.
 RECIPES |= {

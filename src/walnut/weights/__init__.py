@@ -15,7 +15,6 @@ from .entropy_aware import entropy_constrained
 from .grid import Grid, in_steps
 from .kmeans import Clusters, assign, kmeans, lloyd
 from .lowrank import Factorised, by_responses, by_weights, factorise
-from .lowrank_budget import budget
 from .lowrank_forms import channel, cp, spatial, svd, tucker2
 from .lowrank_parts import response_energy, weight_energy
 from .lsq import LearnedStep
@@ -30,7 +29,7 @@ from .representation import Part, Representation
 from .schedule import Gradual, cubic, geometric, one_shot
 from .scores import Movement, energy, random_scores, ranked, taylor
 from .share import share, share_at_rate
-from .shrink import Shrunk, budget, shrink
+from .shrink import Shrunk, shrink
 from .ternary import LearnedTernary, Ternary
 from .tidy import arrange, silence, tidy
 
@@ -65,7 +64,6 @@ __all__ = [
     "bake",
     "baked_state",
     "bfloat",
-    "budget",
     "by_responses",
     "by_weights",
     "channel",

@@ -15,8 +15,8 @@ from torch import nn
 
 from walnut.core.errors import WalnutError
 
-from .shrink_edit import resize
 from .lowrank_edit import rebuild
+from .shrink_edit import resize
 
 Edit = Mapping[str, Any]
 """``{"kind": "resize", ...}``: what a kind needs besides is its own affair."""
