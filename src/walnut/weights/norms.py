@@ -80,7 +80,7 @@ def refreshed(model: nn.Module, batches: list[Tensor]) -> nn.Module:
     model.eval()
     for norm in norms.values():
         norm.reset_running_stats()
-        norm.momentum = None  # type: ignore[assignment]  # None: the mean of all batches
+        norm.momentum = None  # the mean of all batches
         norm.train()
     try:
         with torch.no_grad():
