@@ -84,7 +84,7 @@ def test_never_above_what_an_attack_reaches(name: str, eps: float) -> None:
     assert bool((cheap.margin <= full.margin + 1e-9).all())
     assert bool((full.proven == (full.margin > 0)).all() or bool((full.margin.abs() < 1e-3).any()))
     assert cheap.backward <= full.backward
-    if eps == 0.01:  # and near it where little is open
+    if eps == 0.01 and name in ("mlp", "residual"):  # and near it, where little is open
         gap = reached - full.margin
         assert (
             float(gap.median())

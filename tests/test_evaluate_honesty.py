@@ -162,3 +162,11 @@ def test_labels_that_the_network_does_not_have(trained: tuple[nn.Module, Tensor,
     net, x, y = trained
     assert "labels run from 0 to 7" in outputs(net, x, y + (y == 3) * 4).sentence
     assert "does not fit the network" in outputs(net, x[:, :4], y).sentence
+
+
+def test_a_random_network_is_called_so_once(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = trained
+    shaky = Wrapped(net, after=lambda z: z + 0.1 * torch.randn_like(z))
+    found = examine(shaky, x, y)
+    assert [finding.name for finding in found if finding.level == "wrong"] == ["randomness"]
+    assert "batch" not in {finding.name for finding in found}

@@ -20,6 +20,8 @@ from walnut.core.constraints import l1, l2, linf
 from walnut.core.errors import WalnutError
 from walnut.data import load
 from walnut.evaluate import Verdict, robustness
+from walnut.evaluate import verdict as verdict_module
+from walnut.evaluate.honesty import Finding
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
 
@@ -392,3 +394,16 @@ def test_what_is_known_of_each_example(digits: tuple[nn.Module, Tensor, Tensor])
     assert bool((arrays["radius"][fell] <= 0.08).all())
     assert bool((arrays["radius"][arrays["fell_to"] == STANDING] > 0.08).all())
     assert found.json()["robust"]["correct"] == int((arrays["fell_to"] == STANDING).sum())
+
+
+def test_what_the_probes_find_is_a_reason_to_ask_without_gradients(
+    digits: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, y = digits
+    plain = robustness(net, (x[:4], y[:4]), eps=0.01, with_curve=False)
+    assert "all queries" not in [stage.name for stage in plain.stages]
+    odd = Finding("small steps", "wrong", "they fail")
+    monkeypatch.setattr(verdict_module, "PROBED", (lambda evidence: odd,))
+    found = robustness(net, (x[:4], y[:4]), eps=0.01, with_curve=False)
+    stage = next(stage for stage in found.stages if stage.name == "all queries")
+    assert "small steps: they fail" in stage.why
