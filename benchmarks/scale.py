@@ -1,6 +1,8 @@
 """Pruning, sharing and coding at the size of AlexNet (61 M weights) and VGG-16 (138 M).
 
-    python benchmarks/scale.py            10 minutes on one core, 3 GB
+    python benchmarks/scale.py [size ...]        4 minutes on one idle core, 3 GB; all sizes by default
+
+Sizes measured before (runs/bench-scale) are kept; delete the folder to measure them again.
 
 Weights are generated with the statistics of trained layers: Laplacian within a filter, scales of the
 filters log-normal (σ = 0.35), each layer's scale √(2 / inputs). Densities and bits are those of Han
@@ -34,7 +36,7 @@ from walnut.core.types import Packed
 from walnut.weights.kmeans import assign, kmeans
 from walnut.weights.mask import largest
 
-SEED = 0
+SEED, KEPT = 0, Path("runs/bench-scale")
 Layer = tuple[str, tuple[int, ...], float, int]
 
 ALEXNET: list[Layer] = [
@@ -197,20 +199,30 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     """Measure each size in a process of its own, print and write."""
-    if len(sys.argv) > 2:
+    if sys.argv[1:2] == ["stages"]:
         print(json.dumps(stages(sys.argv[2])))
         return
-    rows = []
-    for name in SIZES:
-        done = subprocess.run(
-            [sys.executable, __file__, "stages", name], capture_output=True, text=True, check=True
-        )
-        rows.append({"net": name, **json.loads(done.stdout.splitlines()[-1])})
-        print(rows[-1], flush=True)
-    logs = np.log([[row["weights"], row["cpu_s"]] for row in rows])
-    slope = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
-    plot(rows, record.RESULTS / "scale.svg")
-    figures = {"rows": rows, "growth_exponent": round(slope, 3), "kmeans": beside_sklearn()}
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[1:] or SIZES:
+        path = KEPT / f"{name}.json"
+        if not path.exists():
+            command = [sys.executable, __file__, "stages", name]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            path.write_text(done.stdout.splitlines()[-1], encoding="utf-8")
+        print(name, path.read_text(encoding="utf-8"), flush=True)
+    path = KEPT / "kmeans.json"
+    if not path.exists():
+        path.write_text(json.dumps(beside_sklearn()), encoding="utf-8")
+    rows = [
+        {"net": name, **json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8"))}
+        for name in SIZES
+        if (KEPT / f"{name}.json").exists()
+    ]
+    figures = {"rows": rows, "kmeans": json.loads(path.read_text(encoding="utf-8"))}
+    if len(rows) > 1:
+        logs = np.log([[row["weights"], row["cpu_s"]] for row in rows])
+        figures["growth_exponent"] = round(float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0]), 3)
+        plot(rows, record.RESULTS / "scale.svg")
     record.write("scale", SEED, figures)
 
 

@@ -142,7 +142,7 @@ FORMS = [
     (torch.randint(-99, 99, (9, 60)).float() * torch.rand(9, 1), "row grid"),
     (torch.randn(3)[torch.randint(3, (50, 60))], "codebook"),
     (torch.randn(50).half().float(), "half"),
-    (torch.randn(50).bfloat16().float(), "brain"),
+    ((1e9 * torch.randn(50)).bfloat16().float(), "brain"),
     (torch.randn(60), "bits"),
     (torch.randn(60).half(), "bits"),
     (torch.randint(-9, 9, (200,)), "integers"),

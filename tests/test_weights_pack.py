@@ -14,6 +14,7 @@ from walnut import codec
 from walnut.core.errors import WalnutError
 from walnut.core.types import Packed
 from walnut.weights import Mask, bake, baked_state, pack, prune, represent, share, unpack
+from walnut.weights.representation import as_grid
 
 
 def net() -> nn.Sequential:
@@ -72,7 +73,7 @@ def test_compressing_makes_the_file_smaller(tmp_path: Path) -> None:
 def test_huffman_alone_can_be_asked_for(tmp_path: Path) -> None:
     model = share(prune(net(), 0.1), 3)
     sizes = pack(model, tmp_path / "a.walnut", DESCRIPTION, coders=(codec.FIXED, codec.HUFFMAN))
-    assert not any("ans" in row["coder"] for row in sizes.tensors)
+    assert not any("ans" in row["coder"] or "mixed" in row["coder"] for row in sizes.tensors)
 
 
 def test_the_networks_own_description_is_the_default(tmp_path: Path) -> None:
@@ -89,7 +90,59 @@ def test_tied_weights_come_back_and_count_once(tmp_path: Path) -> None:
     model[1].weight = model[0].weight
     sizes = pack(model, tmp_path / "a.walnut", DESCRIPTION)
     assert sizes.parameter_bytes == 4 * (25 + 5 + 5)
-    assert torch.equal(unpack(tmp_path / "a.walnut")[1]["1.weight"], model[0].weight)
+    state = unpack(tmp_path / "a.walnut")[1]
+    assert torch.equal(state["1.weight"], model[0].weight)
+    assert codec.peek(tmp_path / "a.walnut")[1]["1.weight"] == ((5, 5), torch.float32)
+    assert [row["bytes"] for row in sizes.tensors if row["name"] == "1.weight"] == [0]
+    model.load_state_dict(state)
+
+
+def test_a_module_used_twice_is_in_the_file_once(tmp_path: Path) -> None:
+    layer = nn.Linear(40, 40)
+    once = pack(nn.Sequential(layer), tmp_path / "a.walnut", DESCRIPTION)
+    twice = pack(nn.Sequential(layer, nn.ReLU(), layer), tmp_path / "b.walnut", DESCRIPTION)
+    assert twice.parameter_bytes == once.parameter_bytes
+    assert twice.bytes < once.bytes + 60
+    _, state = unpack(tmp_path / "b.walnut")
+    assert torch.equal(state["2.weight"], layer.weight)
+    assert torch.equal(state["2.bias"], layer.bias)
+
+
+@pytest.mark.parametrize("to", ["c", "b", 3, None])
+def test_a_record_tied_to_nothing_is_refused(to: object, tmp_path: Path) -> None:
+    path = tmp_path / "a.walnut"
+    records = {"a": Packed("tensor", {"w": torch.ones(3)}), "b": Packed("tied", {}, {"to": to})}
+    codec.write(path, {}, records | {"c": Packed("tensor", {"w": torch.ones(3)})})
+    with pytest.raises(WalnutError, match="tied to nothing"):
+        unpack(path)
+
+
+def test_a_grid_comes_back_as_the_weight(tmp_path: Path) -> None:
+    k = torch.randint(-3, 4, (6, 5))
+    for scale in (torch.tensor(0.3), torch.rand(6) + 0.5):
+        w = k.float() * (scale.reshape(-1, 1) if scale.ndim else scale)
+        packed = as_grid(w, scale)
+        assert packed is not None
+        codec.write(tmp_path / "a.walnut", {}, {"w": packed})
+        assert torch.equal(unpack(tmp_path / "a.walnut")[1]["w"], w)
+    assert as_grid(torch.randn(6, 5), 0.3) is None
+    assert as_grid(torch.tensor([-0.0, 1.0]), 1.0) is None
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"k": torch.ones(2, 3), "scale": torch.ones(2)},
+        {"k": torch.ones(2, 3, dtype=torch.int8), "scale": torch.ones(3)},
+        {"k": torch.ones(2, 3, dtype=torch.int8), "scale": torch.ones(2).double()},
+        {"k": torch.ones(2, 3, dtype=torch.int8), "scale": torch.ones(0)},
+        {"k": torch.ones(2, 3, dtype=torch.int8)},
+    ],
+)
+def test_a_grid_that_does_not_fit_together_is_refused(parts: dict, tmp_path: Path) -> None:
+    codec.write(tmp_path / "a.walnut", {}, {"w": Packed("grid", parts)})
+    with pytest.raises(WalnutError, match="grid"):
+        unpack(tmp_path / "a.walnut")
 
 
 def test_baked_state_is_the_state_of_the_baked_network() -> None:

@@ -80,8 +80,10 @@ def read(
         reader, description, entries = _open(path, expect, limit)
         records: dict[str, Packed] = {}
         for entry in entries:
-            tensor, _ = tensors.decode(reader, entry.dtype, entry.shape)
             packed = records.setdefault(entry.record, Packed(entry.kind, {}, entry.arguments))
+            if entry.kind == header.TIED:
+                continue
+            tensor, _ = tensors.decode(reader, entry.dtype, entry.shape)
             packed.tensors[entry.part] = tensor
         reader.done()
     return description, records
@@ -106,7 +108,7 @@ def inspect(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         reader, _, entries = _open(path, None, None)
         rows: list[dict[str, Any]] = []
         for entry in entries:
-            row = _row(reader, entry)
+            row = _tied(entry) if entry.kind == header.TIED else _row(reader, entry)
             if entry.kind == "grid" and rows and rows[-1]["name"] == entry.record:
                 row = _together(rows.pop(), row)
             rows.append(row)
@@ -132,6 +134,13 @@ def _row(reader: Reader, entry: Entry) -> dict[str, Any]:
         "layout": layout,
         "coder": "+".join(reader.met()) or "none",
     }
+
+
+def _tied(entry: Entry) -> dict[str, Any]:
+    numbers = dict.fromkeys(("weights", "nonzeros", "distinct", "bytes"), 0)
+    layout = f"the same as {entry.arguments['to']}"
+    row = {"name": entry.record, "shape": [0], "dtype": "none", **numbers}
+    return row | {"bits": 0.0, "ratio": 0.0, "layout": layout, "coder": "none"}
 
 
 def _distinct(tensor: Tensor) -> int:

@@ -24,11 +24,12 @@ def multiples(w: Array, scale: np.float32) -> Array | None:
     if not (np.isfinite(scale) and scale > 0):
         return None
     with np.errstate(all="ignore"):
-        k = np.rint(w / scale)
-        if not np.all(np.abs(k) < MOST):
+        ratio = np.rint(w / scale)
+        if not np.all(np.abs(ratio) < MOST):
             return None
+        k = ratio.astype(np.int32)  # before the comparison: −0 is no whole number
         same = np.array_equal((k.astype(np.float32) * scale).view("<u4"), w.view("<u4"))
-    return k.astype(np.int32) if same else None
+    return k if same else None
 
 
 def _scale(distinct: Array) -> np.float32 | None:

@@ -24,6 +24,9 @@ from .tensors import DTYPES
 
 _MOST = 1 << 24
 
+TIED = "tied"
+"""The kind of a record without tensors of its own: it is the earlier record ``arguments["to"]``."""
+
 Expect = Mapping[str, tuple[Sequence[int], torch.dtype]]
 """What a reader expects: ``{name: (shape, dtype)}``."""
 
@@ -157,6 +160,11 @@ def _entries(rows: list[Any]) -> list[Entry]:
         kind, arguments, parts = ("tensor", {}, {"w": row[1:]}) if len(row) == 3 else row[1:]
         if not (isinstance(kind, str) and isinstance(arguments, dict) and isinstance(parts, dict)):
             raise damaged(f"the header's record {row[0]!r} is not one")
+        if kind == TIED:
+            to = arguments.get("to")
+            if not isinstance(to, str) or to == row[0] or to not in seen or parts:
+                raise damaged(f"the header's record {row[0]!r} is tied to nothing")
+            entries.append(Entry(row[0], kind, arguments, "", torch.uint8, (0,)))
         for part, what in parts.items():
             entries.append(Entry(row[0], kind, arguments, part, *_dtype_and_shape(row[0], what)))
     return entries
@@ -179,7 +187,8 @@ def _dtype_and_shape(name: str, what: Any) -> tuple[torch.dtype, tuple[int, ...]
 def decoded(entries: list[Entry]) -> dict[str, tuple[tuple[int, ...], torch.dtype] | None]:
     """Return shape and dtype of the weight each record stands for; None where nothing is known.
 
-    Known are the kinds ``"tensor"`` and ``"grid"`` (k, of whole numbers, times a float32 scale).
+    Known are the kinds ``"tensor"``, ``"grid"`` (k, of whole numbers, times a float32 scale), and
+    ``"tied"`` (the same as an earlier record).
     """
     found: dict[str, tuple[tuple[int, ...], torch.dtype] | None] = {}
     for entry in entries:
@@ -188,6 +197,8 @@ def decoded(entries: list[Entry]) -> dict[str, tuple[tuple[int, ...], torch.dtyp
             found[entry.record] = entry.shape, entry.dtype
         if (entry.kind, entry.part) == ("grid", "k"):
             found[entry.record] = entry.shape, torch.float32
+        if entry.kind == TIED:
+            found[entry.record] = found[entry.arguments["to"]]
     return found
 
 

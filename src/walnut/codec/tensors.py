@@ -126,13 +126,13 @@ def _dense(
 ) -> bytes:
     """Return words (n,) as the smallest of raw, planes and codebook."""
     options = []
+    if few is None or len(words) <= _LARGE:
+        options += _plain(words, dtype, coders)
     if few is not None:
         distinct, index = few
         book = _book(distinct, dtype, coders)
         body = symbols.encode(index, len(distinct), coders)
         options.append(bytes([2]) + varint(len(distinct)) + book + body)
-    if few is None or len(words) <= _LARGE:
-        options += _plain(words, dtype, coders)
     return min(options, key=len)
 
 

@@ -71,9 +71,17 @@ def pack(
         raise WalnutError("pack needs a description of the network, or one in model.description")
     represented = representations(model)
     records: dict[str, Packed] = {}
+    first: dict[tuple[Any, ...], str] = {}
     for name, w in baked_state(model).items():
+        place = (w.device, w.data_ptr(), w.shape, w.stride(), w.dtype)
         chain = represented.get(name)
-        records[name] = chain[-1].encode(w) if chain else Packed("tensor", {"w": w})
+        if (
+            w.numel() and place in first
+        ):  # tied, or of a module that is used twice: once in the file
+            records[name] = Packed("tied", {}, {"to": first[place]})
+        else:
+            records[name] = chain[-1].encode(w) if chain else Packed("tensor", {"w": w})
+            first[place] = name
     size = codec.write(path, description, records, coders)
     parameters = 4 * sum(w.numel() for w in _distinct(model))
     return Sizes(size, parameters, parameters / size, codec.inspect(path))
@@ -96,4 +104,7 @@ def unpack(
     refused before a tensor is decoded.
     """
     description, records = codec.read(path, expect)
-    return description, {name: decode(packed) for name, packed in records.items()}
+    state: dict[str, Tensor] = {}
+    for name, packed in records.items():
+        state[name] = state[packed.arguments["to"]] if packed.kind == "tied" else decode(packed)
+    return description, state
