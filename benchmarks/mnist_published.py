@@ -64,6 +64,7 @@ def plot(ours: list[dict[str, Any]], targets: list[dict[str, Any]], stem: Path) 
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter
 
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.8), sharex=False)
     for panel, net in zip(panels, ("lenet-300-100", "lenet-5"), strict=True):
@@ -73,7 +74,7 @@ def plot(ours: list[dict[str, Any]], targets: list[dict[str, Any]], stem: Path) 
                               color=_INK[row["counts"]], s=28, zorder=2)  # fmt: skip
                 name = row["method"] + ("" if row["read"] else " *")
                 panel.annotate(name, (row["bytes"], row["error"]), xytext=(4, 3), fontsize=6,
-                               textcoords="offset points", color="#444444")  # fmt: skip
+                               textcoords="offset points", color="#444444", rotation=35)  # fmt: skip
         for row in ours:
             if row["net"] == net:
                 panel.scatter(row["bytes"], row["error"], color="#1a6faf", s=22, zorder=3)
@@ -85,15 +86,16 @@ def plot(ours: list[dict[str, Any]], targets: list[dict[str, Any]], stem: Path) 
                 for o in ours)) if r["net"] == net]  # fmt: skip
         panel.set(title=net, xscale="log", xlabel="bytes", ylabel="test error, %")
         panel.set_ylim(
-            0.9 * min(r["error"] for r in rows) - 0.1, max(r["error"] for r in rows) * 1.1
+            0.9 * min(r["error"] for r in rows) - 0.1, max(r["error"] for r in rows) * 1.2
         )
         panel.set_xlim(min(r["bytes"] for r in rows) / 1.5, max(r["bytes"] for r in rows) * 2.5)
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.grid(alpha=0.25, which="both")
     for counts, mark in _MARKS.items():
         panels[0].scatter([], [], marker=mark, color=_INK[counts], label=f"published: {counts}")
     panels[0].scatter([], [], color="#1a6faf", label="walnut: whole file, a point a seed")
     panels[0].plot([], [], color="#1a6faf", lw=0.7, ls=":", label="target")
-    panels[0].legend(fontsize=7, loc="upper right")
+    panels[0].legend(fontsize=7, loc="lower right")
     figure.text(0.01, 0.005, "* figure remembered, not read again in its source", fontsize=6)
     figure.tight_layout()
     for suffix in (".svg", ".png"):
