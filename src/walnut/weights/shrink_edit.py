@@ -157,7 +157,8 @@ def _follow_conv(path: str, m: Any) -> None:
 
 def _follow_recurrent(m: Any) -> None:
     gates = 4 if "LSTM" in type(m).__name__ else 3 if "GRU" in type(m).__name__ else 1
-    rows, inputs = (m.weight_ih_l0 if isinstance(m, nn.RNNBase) else m.weight_ih).shape
+    weight: Tensor = getattr(m, "weight_ih_l0" if isinstance(m, nn.RNNBase) else "weight_ih")
+    rows, inputs = weight.shape
     m.hidden_size, m.input_size = rows // gates, inputs
     if getattr(m, "proj_size", 0):
         m.proj_size = len(m.weight_hr_l0)
