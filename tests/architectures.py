@@ -89,6 +89,42 @@ class Unet(nn.Module):
         return self.last(torch.cat([self.up(y), self.skip(x)], 1)).mean((2, 3))
 
 
+class Published(nn.Module):
+    """Option-A blocks as they are published: a lambda with the number of channels written into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv1, self.norm1 = nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16)
+        self.conv2, self.norm2 = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.shortcut = lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return self.fc(F.relu(y + self.shortcut(x)).mean((2, 3)))
+
+
+class Viewed(nn.Module):
+    """A grouped convolution and a channel shuffle by view and transpose, sizes taken from x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.conv1, self.norm1 = nn.Conv2d(16, 16, 1, groups=2), nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.conv3 = nn.Conv2d(16, 16, 1, groups=2)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        y = F.relu(self.norm1(self.conv1(x)))
+        b, c, h, w = y.shape
+        y = y.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
+        return self.fc(F.relu(x + self.conv3(self.conv2(y))).mean((2, 3)))
+
+
 def _with(model: nn.Module, *shape: int) -> Callable[[], Made]:
     def make() -> Made:
         torch.manual_seed(0)
@@ -115,6 +151,8 @@ ZOO: dict[str, Callable[[], Made]] = {
     "encoder layer": lambda: _with(Attended(), 6, 16)(),
     "squeeze and excite": lambda: _with(Squeezed(), 3, 8, 8)(),
     "chunk and gru": lambda: _with(Gated(), 3, 8, 8)(),
+    "published option A": lambda: _with(Published(), 3, 8, 8)(),
+    "shuffle by view": lambda: _with(Viewed(), 3, 8, 8)(),
     "u-net": lambda: _with(Unet(), 3, 8, 8)(),
 }
 """Networks by name, each with an example to run it on."""

@@ -12,7 +12,7 @@ NAMES = {
     "WalnutError", "WalnutWarning",
     "noise", "fgsm", "bim", "pgd", "mi_fgsm", "di_fgsm", "apgd", "odi_pgd",
     "saliency",
-    "represent", "bake", "pack", "unpack", "prune", "share",
+    "represent", "bake", "pack", "unpack", "prune", "share", "shrink", "quantise", "factorise", "separate", "winograd",
     "build", "load", "save", "load_data",
     "fit",
     "accuracy", "robust_accuracy", "robustness", "transfer_table", "cost",
@@ -45,7 +45,7 @@ def test_every_argument_of_a_public_function_is_annotated(name: str) -> None:
     assert signature.return_annotation is not signature.empty
 
 
-@pytest.mark.parametrize("name", ["attacks", "nets", "data", "core", "recipes"])
+@pytest.mark.parametrize("name", ["attacks", "nets", "data", "core", "recipes", "export"])
 def test_rooms_are_there_without_their_own_import(name: str) -> None:
     assert inspect.ismodule(getattr(walnut, name))
 

@@ -17,7 +17,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "walnut.attacks": ("apgd", "bim", "di_fgsm", "fgsm", "mi_fgsm", "noise", "odi_pgd", "pgd"),
     "walnut.explain": ("saliency",),
-    "walnut.weights": ("bake", "pack", "prune", "represent", "share", "unpack"),
+    "walnut.weights": (
+        "bake", "factorise", "pack", "prune", "quantise", "represent", "separate", "share", "shrink",
+        "unpack", "winograd",
+    ),
     "walnut.training": ("fit",),
     "walnut.evaluate": ("accuracy", "cost", "robust_accuracy", "robustness", "transfer_table"),
     "walnut.nets": ("build", "load", "save"),
@@ -32,7 +35,7 @@ _PUBLIC = {
 _RENAMED = {"load_data": "load"}  # the name in its own module, where that is another
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
 _ROOMS = (
-    "attacks", "checks", "cli", "codec", "core", "data", "evaluate", "explain", "nets", "recipes",
+    "attacks", "checks", "cli", "codec", "core", "data", "evaluate", "explain", "export", "nets", "recipes",
     "report", "training", "weights",
 )  # fmt: skip
 

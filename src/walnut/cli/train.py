@@ -21,7 +21,7 @@ class Config(DataOptions, Options):
     """
 
     net: Annotated[str, one("NAME")] = ""
-    """A reference network, such as lenet-5, small-cnn, resnet-20, vgg-11 or mobilenet-v2."""
+    """A reference network, such as lenet-5, resnet-20 or vgg-11."""
     model: Annotated[str, one("NAME")] = ""
     """Another name for --net."""
     net_arg: KeyValues = ()

@@ -56,7 +56,7 @@ def _tried(model: nn.Module, example: Tensor, groups: Groups, removal: Removal) 
     smaller = copy.deepcopy(model)
     try:
         take_out(smaller, groups, removal, told=False)
-        difference, scale = same(masked(model, groups, removal), smaller, example)
+        difference, scale = compared(masked(model, groups, removal), smaller, example)
     except Exception as error:  # a forward may raise anything
         return f"its code does not run with fewer channels ({error!s:.120})"
     if difference <= _CLOSE * max(1.0, scale):
@@ -69,14 +69,19 @@ def same(old: nn.Module, new: nn.Module, example: Tensor) -> tuple[float, float]
 
     In double precision, where the networks can be run so.
     """
+    return compared(copy.deepcopy(old), copy.deepcopy(new), example)
+
+
+def compared(old: nn.Module, new: nn.Module, example: Tensor) -> tuple[float, float]:
+    """Do as :func:`same` with networks that nobody needs afterwards: their weights change width."""
     try:
-        a, b, x = copy.deepcopy(old).double(), copy.deepcopy(new).double(), example.double()
-        return _compared(a, b, x)
+        return _outputs(old.double(), new.double(), example.double())
     except (RuntimeError, TypeError):
-        return _compared(old, new, example)
+        kind = example.dtype
+        return _outputs(old.to(kind), new.to(kind), example)
 
 
-def _compared(a: nn.Module, b: nn.Module, x: Tensor) -> tuple[float, float]:
+def _outputs(a: nn.Module, b: nn.Module, x: Tensor) -> tuple[float, float]:
     with frozen(a), frozen(b), plain():
         left, right = _flat(a(x)), _flat(b(x))
     difference = float((left - right).abs().max()) if len(left) == len(right) else float("inf")

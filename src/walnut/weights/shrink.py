@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
 
-from .couple import couple, masked, same, take_out
+from .couple import compared, couple, masked, take_out
 from .groups import Group, Groups, Removal
 from .importance import Importance, Scores, l2
 from .represent import select
@@ -84,6 +84,7 @@ def shrink(
         WalnutError: a budget that cannot be reached (the nearest is named), a pattern without a
             group, represented weights.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> shrink(net, torch.rand(2, 4), 0.5).units
     {'0': (8, 4)}
@@ -123,7 +124,7 @@ def remove(
     before = (_parameters(model), groups.multiply_adds())
     smaller = copy.deepcopy(model)
     take_out(smaller, groups, removal)
-    difference, scale = same(old, smaller, example)
+    difference, scale = compared(old, smaller, example)
     if not difference <= 1e-5 * max(1.0, scale):
         raise WalnutError(
             f"without {', '.join(n for n, w in removal.items() if w.any())} the network answers "

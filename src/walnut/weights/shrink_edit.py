@@ -157,7 +157,7 @@ def _follow_conv(path: str, m: Any) -> None:
 
 def _follow_recurrent(m: Any) -> None:
     gates = 4 if "LSTM" in type(m).__name__ else 3 if "GRU" in type(m).__name__ else 1
-    weight: Any = m.weight_ih_l0 if isinstance(m, nn.RNNBase) else m.weight_ih
+    weight: Tensor = getattr(m, "weight_ih_l0" if isinstance(m, nn.RNNBase) else "weight_ih")
     rows, inputs = weight.shape
     m.hidden_size, m.input_size = rows // gates, inputs
     if getattr(m, "proj_size", 0):

@@ -225,7 +225,7 @@ def _fold(model: nn.Module, group: Group, which: np.ndarray, inputs: dict[str, T
         value = inputs[path][0, positions, 0].double()
         w = tensors[place.tensor].detach()[:, positions].double()
         with torch.no_grad():
-            layer.bias += (w.flatten(2).sum(2) @ value).to(layer.bias.dtype)
+            layer.bias += (w.reshape(*w.shape[:2], -1).sum(2) @ value).to(layer.bias.dtype)
 
 
 def arrange(model: nn.Module, example: Tensor, importance: Importance | None = None) -> None:

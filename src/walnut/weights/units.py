@@ -41,7 +41,10 @@ class Units:
         """Return the id that stands for the unit of ``i``."""
         parent = self.parent
         while parent[i] != i:
-            parent[i] = parent[parent[i]]
+            above = parent[i]
+            parent[i] = parent[above]
+            if parent[i] == PINNED and above != PINNED and above in self.reasons:
+                self.reasons.setdefault(i, self.reasons[above])  # the path is shorter: keep why
             i = parent[i]
         return i
 
@@ -64,13 +67,13 @@ class Units:
                 self._join(i, j)
 
     def _join(self, i: int, j: int) -> None:
-        i, j = self.root(i), self.root(j)
-        if i == j:
+        a, b = self.root(i), self.root(j)
+        if a == b:
             return
-        low, high = (i, j) if i < j else (j, i)
+        low, high = (a, b) if a < b else (b, a)
         self.parent[high] = low
-        if low == PINNED and high not in self.reasons:
-            self.reasons[high] = self.reasons.get(low, "")
+        if low == PINNED:
+            self.reasons.setdefault(high, self.why(i if a == PINNED else j))
 
     def pin(self, ids: Ids, why: str) -> None:
         """Let nothing of an axis be removed, and note why."""
