@@ -4,8 +4,8 @@
 
 - *post-training*: values shared at 2.5 bits a weight by what an error costs (squared gradients) and
   what a value takes to code, statistics measured anew; no training at all.
-- *90 KB*: whole numbers times a step at 2.55 bits a weight, two epochs; three seeds.
-- *34 KB*: the same from 1.8 to 0.94 bits a weight over 26 epochs; one seed.
+- *90 KB*: whole numbers times a step at 2.55 bits a weight, two epochs.
+- *34 KB*: the same from 1.8 bits a weight to 1.0, over 25 epochs.
 
 Trained on 45,000 images, against the dense network's answers and the labels; 5,000 of the training
 images are held out. They are no clean validation set, since the dense network was trained on them
@@ -40,6 +40,15 @@ from walnut.weights.curvature import squared_gradients
 from walnut.weights.norms import absorb, batch_norms, refreshed
 from walnut.weights.share import share_at_rate
 
+NOTES = (
+    "One seed each. The 34 KB network was trained by this code in three sittings: the target was 0.94 "
+    "bits a weight until epoch 17 and 1.0 from there (its file had room), and the schedule was made "
+    "for 26 epochs until epoch 23, then for 25. First steps were measured on labels drawn without a "
+    "fixed seed, so a new run ends near these figures, not on them.",
+    "The grids of batch-norm factors have 63 steps to either side; 31 were tried and failed (44 % "
+    "on the held-out images).",
+)
+
 OUT = Path("runs/cifar-records")
 AUGMENT = compose((crop(4), flip()))
 
@@ -60,8 +69,8 @@ class Case:
 
 
 CASES = {
-    "90 KB": Case(2.55, 2.55, 1.0, 2, 1e-3, 0.02, (0, 1, 2), 90_000, 0.915),
-    "34 KB": Case(1.8, 0.94, 0.4, 26, 4e-3, 0.5, (0,), 34_000, 0.910),
+    "90 KB": Case(2.55, 2.55, 1.0, 2, 1e-3, 0.02, (0,), 90_000, 0.915),
+    "34 KB": Case(1.8, 1.0, 0.4, 25, 4e-3, 0.5, (0,), 34_000, 0.910),
 }
 
 
@@ -111,7 +120,7 @@ def trained(name: str, case: Case, seed: int, dense: nn.Module, dataset: Dataset
     return model
 
 
-def finished(model: nn.Module, dataset: Dataset, most: int = 31) -> nn.Module:
+def finished(model: nn.Module, dataset: Dataset, most: int = 63) -> nn.Module:
     """Return a copy in its final form: whole numbers, statistics absorbed, factors on coarse grids."""
     out = copy.deepcopy(model)
     whole = grid.whole_weights(out)
@@ -125,6 +134,8 @@ def finished(model: nn.Module, dataset: Dataset, most: int = 31) -> nn.Module:
         for norm in batch_norms(out).values():
             norm.weight.copy_(coarse(norm.weight, most))
             norm.bias.copy_(coarse(norm.bias, most))
+        last = out.get_parameter("linear.bias")
+        last.copy_(coarse(last, most))
     return out.eval()
 
 
@@ -170,7 +181,7 @@ def main() -> None:
             path = OUT / f"{name.replace(' ', '-')}-{seed}.walnut"
             form = finished(trained(name, case, seed, dense, dataset), dataset)
             found[f"{name} {seed}"] = packed(form, path, dense), path
-    figures: dict[str, Any] = {"dense": told(dense, None, dataset)}
+    figures: dict[str, Any] = {"notes": NOTES, "dense": told(dense, None, dataset)}
     for name, (model, path) in found.items():
         figures[name] = told(model, path, dataset)
         print(name, figures[name], flush=True)

@@ -57,12 +57,12 @@ class Plan:
 PLANS = {
     "lenet-300-100": Plan(
         {"fc1": (0.07, 5, 5), "fc2": (0.12, 5, 5), "fc3": (0.40, 5, 5)},
-        dense=12, rounds=(4, 4, 10), shared=2,
+        dense=5, rounds=(4, 4, 10), shared=2,
         batch_size=128, lr=0.1, weight_decay=1e-4, precision=full(),
     ),
     "lenet-5": Plan(
         {"conv1": (0.66, 8, 8), "conv2": (0.12, 8, 8), "fc1": (0.07, 5, 5), "fc2": (0.19, 5, 5)},
-        dense=6, rounds=(2, 4), shared=1,
+        dense=4, rounds=(2, 4), shared=1,
         batch_size=256, lr=0.1, weight_decay=5e-4, precision=autocast(),
     ),
 }  # fmt: skip
