@@ -1,6 +1,6 @@
 """The trained networks that low rank is measured on, made once and kept under runs/bench-lowrank.
 
-    python benchmarks/lowrank_nets.py      # 8 minutes on one idle core of an AVX-512 machine
+python benchmarks/lowrank_nets.py      # 8 minutes on one idle core of an AVX-512 machine
 """
 
 from __future__ import annotations
