@@ -409,10 +409,11 @@ def test_separating_by_responses_improves_both_layers() -> None:
     plain_, fitted = (copy.deepcopy(net).eval() for _ in range(2))
     separate(plain_)
     done = separate(fitted, fit=by_responses(x))
-    errors = [
-        float((n(x) - net(x)).square().mean() / net(x).var((0, 2, 3)).mean())
-        for n in (plain_, fitted)
-    ]
+    with torch.no_grad():
+        errors = [
+            float((n(x) - net(x)).square().mean() / net(x).var((0, 2, 3)).mean())
+            for n in (plain_, fitted)
+        ]
     assert errors[1] < 0.7 * errors[0]
     assert done.errors["0"] == pytest.approx(errors[1], rel=0.3)
 
