@@ -10,7 +10,11 @@ import copy
 import itertools
 import json
 import os
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,14 +169,20 @@ def test_the_checker_finds_a_file_that_is_another(
 # --- the clock ------------------------------------------------------------------------------------
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: Callable[[], float]) -> None:
+    """Give ``latency`` another clock, and nothing else."""
+    module = sys.modules["walnut.evaluate.cost"]  # the package has a function of that name
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=now))
+
+
 def test_a_time_comes_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that moves 5 ms at each look gives exactly 5 ms; one that stands gives an error."""
     model, x = torch.nn.Linear(3, 2), torch.rand(1, 3)
     ticks = itertools.count()
-    monkeypatch.setattr("walnut.evaluate.cost.time.perf_counter", lambda: next(ticks) * 0.005)
+    set_clock(monkeypatch, lambda: next(ticks) * 0.005)
     found = latency({"a": model, "b": model}, x, rounds=5)
     assert {round(times.median_ms, 6) for times in found.values()} == {5.0}
-    monkeypatch.setattr("walnut.evaluate.cost.time.perf_counter", lambda: 1.0)
+    set_clock(monkeypatch, lambda: 1.0)
     with pytest.raises(WalnutError, match="the clock did not move while a ran"):
         latency({"a": model}, x, rounds=5)
 
@@ -180,7 +190,7 @@ def test_a_time_comes_from_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compress_with_a_frozen_clock_reports_no_speed(
     network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    monkeypatch.setattr("walnut.evaluate.cost.time.perf_counter", lambda: 1.0)
+    set_clock(monkeypatch, lambda: 1.0)
     words = ["compress", "--model", str(network), "--density", "0.3", *QUICK]
     assert main([*words, "--quiet", "--out", str(tmp_path)]) == 2
     assert "the clock did not move" in capsys.readouterr().err
@@ -202,8 +212,7 @@ def quick_search() -> Any:
         Effort("trial", 300, 100, 20, False, less),
         Effort("finished", 600, 150, 20, True, less),
     )
-    patch.setitem(search.search.__kwdefaults__, "efforts", efforts)
-    patch.setitem(search.search.__kwdefaults__, "finalists", 2)
+    patch.setattr(search, "search", partial(search.search, efforts=efforts, finalists=2))
     yield
     patch.undo()
 

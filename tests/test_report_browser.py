@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import report_choices as choices
 import report_results as results
 import report_robust as robust
 from walnut.report import render
@@ -32,6 +33,7 @@ PAGES = {
     "attack": lambda: (results.attack(), results.arrays(shape=(20,))),
     "train": lambda: (results.train(), None),
     "robustness": lambda: (robust.robustness(), results.arrays()),
+    "search": lambda: (choices.search(), None),
 }
 
 

@@ -134,6 +134,8 @@ def test_scores_of_another_network_and_of_nothing_are_refused() -> None:
         prune(net(), 0.5, score=random_scores(nn.Linear(3, 3)))
     with pytest.raises(WalnutError, match="at least one batch"):
         taylor(net(), cross_entropy(), [])
+    with pytest.raises(WalnutError, match=r"examples of shape \(4, 7\)"):
+        taylor(net(), cross_entropy(), [(torch.rand(4, 7), torch.zeros(4, dtype=torch.int64))])
     bad = (torch.full((4, 6), torch.nan), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(WalnutError, match="not a number"):
         taylor(net(), cross_entropy(), [bad])

@@ -64,15 +64,17 @@ def rows(
     return found
 
 
-def measured(form: nn.Module, size: int, dataset: Dataset) -> Json:
+def measured(form: nn.Module, size: int, dataset: Dataset, dense_bytes: int | None = None) -> Json:
     """Return what one form costs and how it does on the test split; ``size`` is its file's length.
 
-    Energy and memory are of the network as PyTorch runs it: dense, in the precision of its weights.
+    The ratio is against ``dense_bytes``, four bytes for each parameter of the dense network: of the
+    form itself unless given, which is the same until its shape changes. Energy and memory are of the
+    network as PyTorch runs it: dense, in the precision of its weights.
     """
     counts = cost(form, dataset.shape)
     return {
         "bytes": size,
-        "ratio": counts.fp32_bytes / size,
+        "ratio": (counts.fp32_bytes if dense_bytes is None else dense_bytes) / size,
         "parameters": counts.parameters,
         "nonzeros": counts.nonzeros,
         "multiply_adds": counts.multiply_adds,

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from walnut import nets
 from walnut.core.constraints import linf
 from walnut.core.errors import WalnutError
 from walnut.core.types import Progress
@@ -77,7 +78,9 @@ def search(
     out.mkdir(parents=True, exist_ok=True)
     dense = bake(copy.deepcopy(model)).eval()
     recipe = recipe_for(model) if recipe is None else recipe
-    steps = default_steps(goal.eps) if steps is None else steps
+    if steps is None:
+        named = nets.is_name(str(description_of(dense)["net"]))  # others cannot be built smaller
+        steps = default_steps(goal.eps, dataset.shape if named else None)
     known = {
         "model": digest(dense), "data": dataset.digest(), "seed": seed, "eps": goal.eps,
         "cost": goal.cost, "recipe": repr(recipe), "steps": repr(steps),
@@ -243,8 +246,6 @@ def _compared(forms: dict[str, nn.Module]) -> list[Json]:
 
 def _rows(bench: Bench, forms: dict[str, nn.Module], path: Path, examples: int) -> list[Json]:
     """Measure the dense network and the answer on the test set, once."""
-    from walnut import nets
-
     dataset, goal = bench.dataset, bench.goal
     nets.save(bench.dense, bench.out / "dense.safetensors")
     sizes = {
@@ -252,8 +253,9 @@ def _rows(bench: Bench, forms: dict[str, nn.Module], path: Path, examples: int) 
         "found": path.stat().st_size,
     }
     times = timed(forms, dataset)
+    whole = 4 * sum(p.numel() for p in bench.dense.parameters())
     rows = [
-        measured(net, sizes[name], dataset) | {"form": name, "latency": times[name]}
+        measured(net, sizes[name], dataset, whole) | {"form": name, "latency": times[name]}
         for name, net in forms.items()
     ]
     if goal.eps is None:

@@ -9,9 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 from walnut.attacks import pgd
+from walnut.training import sgd
 
 from .job import Job
 
@@ -19,6 +24,7 @@ Given = dict[str, Any]
 """What a trial chose: plain JSON data, by name."""
 
 
+@runtime_checkable
 class Trial(Protocol):
     """What asks for numbers; an ``optuna.Trial`` does."""
 
@@ -123,15 +129,30 @@ class applied:
         value = given[self.name]
         if value is None:
             return
-        from walnut.training import sgd
-
         job.model = self.change(job.model, value)
         recipe = job.recipe
         optimizer = sgd(recipe.lr, weight_decay=recipe.weight_decay)
         job.train(f"retrain after {self.name} {value}", optimizer, self.epochs)
 
 
-def default_steps(eps: float | None) -> tuple[Step, ...]:
-    """Return the steps of a search; with a radius, hardening among them."""
-    steps: tuple[Step, ...] = (prune_weights(), share_weights())
-    return steps if eps is None else (harden(eps), *steps)
+def shrinking(shape: tuple[int, ...]) -> tuple[Step, ...]:
+    """Return the step that removes whole units until a share of the multiply-adds is left.
+
+    Empty in a build without structured removal.
+    """
+    if find_spec("walnut.weights.shrink") is None:
+        return ()
+    parts = import_module("walnut.weights.shrink")
+
+    def change(model: Any, value: float) -> Any:
+        parts.shrink(model, torch.zeros(2, *shape), parts.budget(value))
+        return model
+
+    return (applied("multiply_adds", (0.7, 0.5, 0.35), change),)
+
+
+def default_steps(eps: float | None, shape: tuple[int, ...] | None = None) -> tuple[Step, ...]:
+    """Return the steps of a search: with a radius, hardening; with an input's shape, shrinking."""
+    first: tuple[Step, ...] = () if eps is None else (harden(eps),)
+    smaller = () if shape is None else shrinking(shape)
+    return (*first, *smaller, prune_weights(), share_weights())

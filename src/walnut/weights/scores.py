@@ -76,7 +76,7 @@ def taylor(
         batches: of (x, y), from training data.
 
     Raises:
-        WalnutError: no batches, or a loss that is not finite.
+        WalnutError: no batches, examples the network does not take, or a loss that is not finite.
 
     Molchanov et al. 2017 (ICLR), Eq. 7, there for feature maps, here for single weights; the
     squared form of Molchanov et al. 2019 (CVPR), Eq. 8, orders alike.
@@ -107,7 +107,13 @@ def _gradients(
     with torch.enable_grad(), parametrize.cached():
         used = {name: _used(model, name) for name in matrices(model)}
         trained = {name: w for name, w in used.items() if w.requires_grad}
-        loss = objective(model, x, y).mean()
+        try:
+            loss = objective(model, x, y).mean()
+        except (RuntimeError, IndexError) as error:
+            line = str(error).strip().partition("\n")[0]
+            raise WalnutError(
+                f"the network cannot be scored on examples of shape {tuple(x.shape)}: {line}"
+            ) from error
         if not bool(loss.isfinite()):
             raise WalnutError("the loss is not a number on these examples: no score can be taken")
         slopes = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
