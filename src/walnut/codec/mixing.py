@@ -27,7 +27,7 @@ _NUMBER_CONTEXTS = 1 + 9 + 9 + 24 + 24 + 32 + 81 + 9
 WIDEST = 1 << 16  # columns for which the contexts' memory is nothing beside the matrix
 _PICTURE, _GROUP, _SMALL = 64, 128, 64  # slots of the contexts that do not grow with the matrix
 
-# Found on pruned LeNets of 1.5-8 % density and a ResNet-20 of 4 bits; all are flat around here.
+# First guesses, tried on pruned LeNets and a ResNet-20 of 4 bits: small changes move nothing there.
 _LIMIT_FIRST, _LIMIT_LATER = 1000, 500  # how many decisions a counter remembers
 _SLOW, _FAST, _HALF = 24, 300, 200  # learning of the weights: in the end, at first, how long
 _ROW, _MASK, _NUMBER = 30000, 12000, 14000  # first weights, in 1/65536
