@@ -326,7 +326,9 @@ def main() -> None:
                 found = KEPT(key, lambda name=name, way=way: measure(name, way))  # type: ignore[misc]
                 figures["networks"][name][way] = found
                 print(name, way, found["bytes"], found["clean"]["value"], found["at"], flush=True)
-            record.write("compression_robustness", SEED, figures)  # what is done, network by network
+            record.write(
+                "compression_robustness", SEED, figures
+            )  # what is done, network by network
     kept = json.loads((record.RESULTS / "compression_robustness.json").read_text(encoding="utf-8"))
     PAGE.write_text(page(kept), encoding="utf-8")
 
