@@ -86,6 +86,7 @@ def test_the_recipe_is_asked_for_what_the_flags_say(recipe, net: str) -> None:
         "out": Path("o"),
         "twin": None,
         "surrogates": None,
+        "certify": False,
     }
 
 

@@ -155,7 +155,7 @@ def test_sharing_at_a_rate_meets_it_and_spends_bits_where_they_count():
 
     def cost(model):
         held = weights(model)
-        return sum(float((heavy[n] * (held[n] - before[n]).square()).sum()) for n in heavy)
+        return sum(float((heavy[n] * (held[n] - before[n]).detach().square()).sum()) for n in heavy)
 
     other = torch.nn.Sequential(torch.nn.Linear(60, 50), torch.nn.Linear(50, 40))
     other.load_state_dict(before)

@@ -15,7 +15,6 @@ from walnut.core.errors import WalnutError
 from walnut.evaluate import cost
 from walnut.weights import (
     Mask,
-    budget,
     by_responses,
     by_weights,
     channel,
@@ -33,6 +32,7 @@ from walnut.weights import (
     weight_energy,
 )
 from walnut.weights import decompose as parts
+from walnut.weights.lowrank_budget import budget
 from walnut.weights.lowrank_forms import FORMS
 from walnut.weights.lowrank_moments import Sampler, gather, moments, targets
 from walnut.weights.lowrank_parts import Form

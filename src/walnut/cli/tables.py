@@ -39,8 +39,18 @@ def forms_table(screen: Screen, rows: Sequence[Mapping[str, Any]], title: str = 
         ("ratio", lambda row: f"{row['ratio']:.1f}×" if "ratio" in row else _MISSING),
         ("parameters", lambda row: _MISSING if "bytes" in row else size(row.get("parameters"))),
         ("non-zeros", lambda row: size(row.get("nonzeros"))),
-        ("MACs", lambda row: size(row.get("multiply_adds")) if "energy" in row else _MISSING),
-        ("µJ", lambda row: f"{row['energy']['total']:.3g}" if "energy" in row else _MISSING),
+        (
+            "MACs",
+            lambda row: (
+                size(row.get("multiply_adds")) if "energy" in row and not attacks else _MISSING
+            ),
+        ),
+        (
+            "µJ",
+            lambda row: (
+                f"{row['energy']['total']:.3g}" if "energy" in row and not attacks else _MISSING
+            ),
+        ),
         ("ms", lambda row: f"{row['latency']['median_ms']:.2f}" if "latency" in row else _MISSING),
         ("clean", lambda row: percent(row.get("clean"))),
         *((name, _robust(name)) for name in attacks if name not in seeking),

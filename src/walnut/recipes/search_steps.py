@@ -6,17 +6,19 @@ a network small joins the search by being put into the list.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from walnut.attacks import pgd
+from walnut.core.errors import WalnutError
 from walnut.training import sgd
+from walnut.weights.shrink import budget, shrink
 
 from .job import Job
 
@@ -138,14 +140,12 @@ class applied:
 def shrinking(shape: tuple[int, ...]) -> tuple[Step, ...]:
     """Return the step that removes whole units until a share of the multiply-adds is left.
 
-    Empty in a build without structured removal.
+    A network that cannot be brought to the share stays as it is, which its row then shows.
     """
-    if find_spec("walnut.weights.shrink") is None:
-        return ()
-    parts = import_module("walnut.weights.shrink")
 
-    def change(model: Any, value: float) -> Any:
-        parts.shrink(model, torch.zeros(2, *shape), parts.budget(value))
+    def change(model: nn.Module, value: float) -> nn.Module:
+        with contextlib.suppress(WalnutError):
+            shrink(model, torch.zeros(2, *shape), budget(value))
         return model
 
     return (applied("multiply_adds", (0.7, 0.5, 0.35), change),)

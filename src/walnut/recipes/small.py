@@ -74,7 +74,7 @@ def small(
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> x = torch.rand(64, 4, generator=torch.Generator().manual_seed(0))
     >>> made = small(net, Batches(x, (x[:, 0] > 0.5).long(), 16), price=1e-3, epochs=30)
-    >>> made.nonzeros < 40
+    >>> made.nonzeros < 55
     True
     """
     if not in_steps(model):

@@ -28,10 +28,14 @@ from .represent import bake, matrices, represent, representations, select, weigh
 from .representation import Part, Representation
 from .schedule import Gradual, cubic, geometric, one_shot
 from .scores import Movement, energy, random_scores, ranked, taylor
+from .separable import separable, separate
 from .share import share, share_at_rate
 from .shrink import Shrunk, shrink
 from .ternary import LearnedTernary, Ternary
 from .tidy import arrange, silence, tidy
+from .winograd import Accelerated, WinogradConv2d, winograd, winograd_conv2d
+from .winograd_choose import fastest
+from .winograd_transforms import cook_toom, f2, f4, tiles
 
 __all__ = [
     "Accelerated",
