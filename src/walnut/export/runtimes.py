@@ -160,7 +160,7 @@ def executorch(path: Path_) -> Runtime:
     """Return a .pte program in ExecuTorch; it takes the batch size it was exported for."""
     path = _file(path)
     try:
-        from executorch.runtime import Runtime as Executor  # type: ignore[import-not-found]
+        from executorch.runtime import Runtime as Executor
     except ImportError as error:
         raise WalnutError("ExecuTorch is missing: pip install executorch") from error
     method = Executor.get().load_program(path).load_method("forward")
