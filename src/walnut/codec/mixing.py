@@ -1,4 +1,4 @@
-"""Matrices of integers by mixed contexts: the smallest form, at some ten million numbers a second.
+"""Matrices of integers by mixed contexts: the smallest form, and the slowest.
 
 Every decision (does a row hold anything, is a number zero, its sign, its size) is predicted from
 what has been decoded already: how full the row and the column are, what stands to the left and

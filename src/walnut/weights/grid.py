@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,23 +12,12 @@ from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
 
+from .quantised import straight_through
 from .represent import latents
 from .representation import Representation
 
 _DIVISORS = 16
 """How many times smaller than the smallest non-zero the step of a finished weight may be."""
-
-
-class _Rounded(torch.autograd.Function):
-    """Round to the nearest whole number; the gradient passes straight through."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor) -> Tensor:
-        return v.round() + 0.0  # −0.3 rounds to −0.0, a second kind of zero
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0]
 
 
 def _short(step: Tensor) -> Tensor:
@@ -61,7 +50,9 @@ class Gridded(Representation):
         """Return the weight of (v, log_step)."""
         v, log_step = latents
         step = _short(log_step.exp())
-        return _Rounded.apply((v / step).clamp(-self.most, self.most)) * step
+        place = (v / step).clamp(-self.most, self.most)
+        # + 0: −0.3 rounds to −0.0, a second kind of zero
+        return straight_through(place, place.round() + 0.0) * step
 
     def right_inverse(self, w: Tensor) -> tuple[Tensor, ...]:
         """Return w and a step: the one that ``w`` has, or the one that rounds it with least error."""
