@@ -227,11 +227,11 @@ def sensitivity_figure(entries: Sequence[Record]) -> Figure:
     """Draw layers' curves, density (logarithmic) against accuracy."""
     names = [str(entry["layer"]) for entry in entries]
     numbers = series(names)
-    margin = max(len(shortened(name, 18)) for name in names) * CHARACTER + 16
-    width, height = 300 + margin, 280
+    margin = max(len(shortened(name, 14)) for name in names) * CHARACTER + 16
+    width, height = 286 + margin, 280
     with styled():
         figure = canvas(width, height)
-        axes = figure.add_axes((52 / width, 46 / height, 236 / width, 222 / height))
+        axes = figure.add_axes((52 / width, 46 / height, 222 / width, 222 / height))
         for name, entry in zip(names, entries, strict=True):
             number = numbers[name]
             kept: dict[str, Any] = {
@@ -252,5 +252,5 @@ def sensitivity_figure(entries: Sequence[Record]) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}\u00a0%"))
         axes.set_xlabel("weights of the layer that stay")
         ends = [(smallest, entry["accuracy"][-1]) for entry in entries]
-        name_ends(axes, ends, names, numbers, 18)
+        name_ends(axes, ends, names, numbers, 14)
     return figure
