@@ -17,7 +17,7 @@ from .labels import name_ends
 from .palette import DASHES, MARKERS, light, series
 from .parts import Cell, Column, Number, Section, Table
 from .svg import styled
-from .words import count, known, milliseconds, percent, radius, shortened, size
+from .words import count, known, milliseconds, percent, radius, size
 
 Record = dict[str, Any]
 LINES = 6  # layers in one chart
@@ -223,11 +223,21 @@ def sensitivity(result: Record) -> Section:
     )
 
 
+def layer_name(name: str, length: int = 14) -> str:
+    """Return what tells layers apart: the end of the name, without ``.weight``.
+
+    >>> layer_name("layer1.0.conv1.weight"), layer_name("features.stage.12.conv2.weight")
+    ('layer1.0.conv1', '…tage.12.conv2')
+    """
+    name = name.removesuffix(".weight")
+    return name if len(name) <= length else f"…{name[1 - length :]}"
+
+
 def sensitivity_figure(entries: Sequence[Record]) -> Figure:
     """Draw layers' curves, density (logarithmic) against accuracy."""
-    names = [str(entry["layer"]) for entry in entries]
+    names = [layer_name(str(entry["layer"])) for entry in entries]
     numbers = series(names)
-    margin = max(len(shortened(name, 14)) for name in names) * CHARACTER + 16
+    margin = max(len(name) for name in names) * CHARACTER + 16
     width, height = 286 + margin, 280
     with styled():
         figure = canvas(width, height)
@@ -252,5 +262,5 @@ def sensitivity_figure(entries: Sequence[Record]) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}\u00a0%"))
         axes.set_xlabel("weights of the layer that stay")
         ends = [(smallest, entry["accuracy"][-1]) for entry in entries]
-        name_ends(axes, ends, names, numbers, 14)
+        name_ends(axes, ends, names, numbers)
     return figure
