@@ -20,6 +20,7 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+_WORD = 1 << 64
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
@@ -32,6 +33,19 @@ def _mix(z: Tensor) -> Tensor:
     z = (z ^ _shift(z, 30)) * _MIX_1
     z = (z ^ _shift(z, 27)) * _MIX_2
     return z ^ _shift(z, 31)
+
+
+def _mixed(number: int) -> int:
+    """Return ``_mix`` of one number, without the cost of a tensor; signed, as torch's int64 is.
+
+    >>> _mixed(5) == int(_mix(torch.tensor(5))), _mixed(-5) == int(_mix(torch.tensor(-5)))
+    (True, True)
+    """
+    z = number % _WORD
+    z = (z ^ (z >> 30)) * _MIX_1 % _WORD
+    z = (z ^ (z >> 27)) * _MIX_2 % _WORD
+    z ^= z >> 31
+    return z - _WORD if z >= _WORD // 2 else z
 
 
 def content_keys(x: Tensor) -> Int[Tensor, " b"]:
@@ -78,8 +92,9 @@ class Draws:
         """Return new, independent streams for a number: a step, a restart (int, or one per row)."""
 
         def folded() -> Tensor:
-            offset = torch.as_tensor(number, dtype=torch.int64, device=self.keys.device)
-            return _mix(self.keys ^ _mix((offset + 1) * _GOLDEN))
+            if isinstance(number, Tensor):
+                return _mix(self.keys ^ _mix((number.to(self.keys) + 1) * _GOLDEN))
+            return _mix(self.keys ^ _mixed((number + 1) * _GOLDEN))
 
         return Draws(folded)
 
@@ -94,7 +109,7 @@ class Draws:
         self._call += 1
         count = math.prod(shape)
         place = torch.arange(count, device=self.keys.device, dtype=torch.int64)
-        start = _mix(self.keys ^ _mix(torch.full_like(self.keys, self._call) * _GOLDEN))
+        start = _mix(self.keys ^ _mixed(self._call * _GOLDEN))
         return _mix(start[:, None] + place * _GOLDEN).reshape(len(self.keys), *shape)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
