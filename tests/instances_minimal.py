@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from walnut.attacks import pgd
 from walnut.attacks.carlini_wagner import carlini_wagner
 from walnut.attacks.ddn import ddn
@@ -26,7 +28,7 @@ MINIMAL = {
     "lbfgs": lbfgs(searches=4, iterations=6),
     "jsma": jsma(share=0.3),
     "jsma-down": jsma(theta=-0.5, share=0.3),
-    "smallest": smallest(pgd, searches=5, first=deepfool(norm=linf)),
+    "smallest": smallest(partial(pgd, steps=8), searches=4, first=deepfool(norm=linf)),
 }
 
 FULL = {
@@ -39,8 +41,8 @@ FULL = {
     "carlini-wagner": (carlini_wagner(), 2),
     "carlini-wagner-linf": (carlini_wagner(norm=linf), 1),
     "lbfgs": (lbfgs(), 2),
-    "smallest-linf": (smallest(pgd), 1),
-    "smallest-l2": (smallest(lambda eps: pgd(eps, norm=l2), norm=l2, upper=2.0), 2),
+    "smallest-linf": (smallest(partial(pgd, steps=20)), 1),
+    "smallest-l2": (smallest(lambda eps: pgd(eps, norm=l2, steps=20), norm=l2, upper=2.0), 2),
 }
 """At their defaults, each with the dual exponent of its norm."""
 
@@ -56,5 +58,5 @@ TARGETED = {
     "carlini-wagner-linf": carlini_wagner(norm=linf, targeted=True),
     "lbfgs": lbfgs(targeted=True, searches=5),
     "jsma": jsma(targeted=True, share=0.5),
-    "smallest": smallest(lambda eps: pgd(eps, steps=20, targeted=True), targeted=True),
+    "smallest": smallest(lambda eps: pgd(eps, steps=12, targeted=True), targeted=True),
 }

@@ -120,14 +120,14 @@ def test_apgd_on_a_linear_network_reaches_the_closed_form(norm, eps, dual):
 @pytest.mark.parametrize(("norm", "eps"), [(c.linf, 0.15), (c.l2, 1.0), (c.l1, 4.0)])
 def test_apgd_is_no_weaker_than_pgd_at_equal_steps(norm, eps):
     fooled, climbed = {"pgd": 0, "apgd": 0}, {}
-    for seed in range(3):
+    for seed in range(2):
         net, x, y = trained(seed)
         for name, attack in (("pgd", pgd), ("apgd", apgd)):
             fooled[name] += int(attack(eps, norm=norm, steps=40)(net, x, y).success.sum())
             found = attack(eps, norm=norm, steps=40, early_stop=False)(net, x, y)
             with torch.no_grad():
                 climbed.setdefault(name, []).append(margin()(net, found.x, y))
-    assert 0 < fooled["pgd"] < 180
+    assert 0 < fooled["pgd"] < 120
     assert fooled["apgd"] >= fooled["pgd"]
     gain = torch.cat(climbed["apgd"]) - torch.cat(climbed["pgd"])
     assert gain.mean() > -0.01

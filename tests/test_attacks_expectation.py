@@ -118,13 +118,13 @@ def test_on_a_linear_network_under_mirroring_it_climbs_the_mean_of_both_weights(
     y = torch.zeros(6, dtype=torch.int64)
     rise = (net[1].weight[1] - net[1].weight[0]).detach().reshape(1, 4, 4)
     mean = (rise + rise.flip(2)) / 2
-    found = eot(0.1, flip(), steps=30, samples=60, objective=margin())(net, x, y)
+    found = eot(0.1, flip(), steps=20, samples=30, objective=margin())(net, x, y)
     clear = (mean.abs() > 0.2 * (rise - rise.flip(2)).abs()).expand(6, -1, -1, -1)
     assert clear.float().mean() > 0.5
     want = x + 0.1 * mean.sign()
     assert torch.allclose(found.x[clear], want[clear], atol=1e-9)
     # plain PGD follows the unmirrored weights, and loses under mirroring
-    plain = pgd(0.1, steps=30, objective=margin(), early_stop=False)(net, x, y)
+    plain = pgd(0.1, steps=20, objective=margin(), early_stop=False)(net, x, y)
     assert torch.allclose(plain.x, x + 0.1 * rise.sign(), atol=1e-9)
     assert ((found.x - plain.x) * mean).sum() > 0
 

@@ -418,8 +418,8 @@ def test_mnist_is_fooled_beyond_doubt(data_folder):
     ways = {
         "gradient": fooling(),
         "smooth": smooth_fooling(28),
-        "direct": evolve(generations=300),
-        "cppn": evolve(cppn(), generations=100),
+        "direct": evolve(generations=200),
+        "cppn": evolve(cppn(), generations=60),
     }
     for way, maker in ways.items():
         found = maker(net, (1, 28, 28), 10)

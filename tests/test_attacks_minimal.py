@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -185,13 +186,14 @@ def test_refining_never_lengthens_and_more_steps_never_hurt_much():
 def test_smallest_is_warm_and_agrees_with_a_grid_of_radii():
     net = small_net(seed=3)
     x, y = labelled(net, n=20)
-    found = smallest(bim, refine=0)(net, x, y)
+    attack = partial(bim, steps=6)
+    found = smallest(attack, refine=0)(net, x, y)
     for eps in (0.01, 0.03, 0.1):
-        fooled = bim(eps)(net, x, y).success
+        fooled = attack(eps)(net, x, y).success
         assert (found.norms["linf"][fooled] <= eps * 1.03 + 1e-6).all()
-    warm = smallest(bim, first=fmn(norm=c.linf))(net, x, y)
+    warm = smallest(attack, first=fmn(norm=c.linf))(net, x, y)
     assert (warm.norms["linf"] <= found.norms["linf"] + 1e-6).all()
-    assert found.backward.double().mean() < 0.7 * 8 * 11
+    assert found.backward.double().mean() < 0.7 * 8 * 7
 
 
 @pytest.mark.parametrize("norm", [c.linf, c.l2, c.l1, c.l0])
