@@ -46,15 +46,15 @@ TRANSFER = {
 }
 
 QUERY = {
-    "nes": nes(EPS, steps=4, pairs=10),
-    "spsa": spsa(EPS, steps=4, pairs=10),
-    "nes-l2": nes(0.5, norm=c.l2, steps=4, pairs=10, sigma=0.01),
-    "square": square(EPS, queries=60),
-    "square-l2": square(0.5, norm=c.l2, queries=60),
-    "square-full-run": square(EPS, queries=30, early_stop=False),
-    "boundary": boundary(steps=60),
-    "hsj": hop_skip_jump(steps=2, samples=30),
-    "hsj-linf": hop_skip_jump(norm=c.linf, steps=2, samples=30),
+    "nes": nes(EPS, steps=3, pairs=6),
+    "spsa": spsa(EPS, steps=3, pairs=6),
+    "nes-l2": nes(0.5, norm=c.l2, steps=3, pairs=6, sigma=0.01),
+    "square": square(EPS, queries=24),
+    "square-l2": square(0.5, norm=c.l2, queries=24),
+    "square-full-run": square(EPS, queries=15, early_stop=False),
+    "boundary": boundary(steps=25),
+    "hsj": hop_skip_jump(steps=2, samples=16),
+    "hsj-linf": hop_skip_jump(norm=c.linf, steps=2, samples=16),
 }
 
 IMAGES_ONLY = ("ti", "ni-si-ti-di-vmi")

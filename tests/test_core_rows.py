@@ -28,13 +28,13 @@ def run(attack, net, x, y, batch_size, drop=True):
 @pytest.mark.parametrize("name", RUNS)
 def test_verdicts_do_not_depend_on_batch_order_or_dropping_in_float64(name):
     net = small_net().double()
-    x, y = labelled(net.float(), n=48)
+    x, y = labelled(net.float(), n=24)
     net, x = net.double(), x.double()
     attack = RUNS[name]["attack"]
     want = run(attack, net, x, y, 64)
     assert 0 < want.success.sum() < len(x)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(5))
-    for batch_size in (1, 7, 64, 1000):
+    for batch_size in (1, 7, 1000):
         for drop in (True, False):
             found = run(attack, net, x, y, batch_size, drop)
             assert (found.x - want.x).abs().max() <= 1e-10
