@@ -29,7 +29,6 @@ MARK = 128
 """The bit that tells this layout's first byte from the others'."""
 
 _SEARCH = 1 << 19  # numbers up to which all strides are tried
-_LARGE = 1 << 20  # numbers from which on only the quick contexts are tried
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 Book = Callable[[Array], bytes]
 Few = tuple[Array, Array]
@@ -177,20 +176,19 @@ def _float_forms(words: Array, dtype: torch.dtype) -> list[tuple[int, bytes, Arr
 # --- bytes --------------------------------------------------------------------------------------
 
 
-def plan_of(k: Array, strides: tuple[int, int], full: bool) -> Plan:
+def plan_of(k: Array, strides: tuple[int, int]) -> Plan:
     """Return the plan for integers (n,) with these strides."""
     largest = max(int(k.max(initial=1)), -int(k.min(initial=0)))
     zeros, negative = not bool(k.all()), bool((k < 0).any())
-    return Plan(*strides, zeros, negative, max(largest.bit_length() - 1, 0), full)
+    return Plan(*strides, zeros, negative, (largest - 1).bit_length())
 
 
 def best_plan(table: Array, shape: tuple[int, ...]) -> Plan:
     """Return the cheapest plan for a matrix (int32) of a tensor of this shape."""
-    first = plan_of(table.reshape(-1), _strides(shape), table.size < _LARGE)
+    first = plan_of(table.reshape(-1), _strides(shape))
     if table.size > _SEARCH:
         return first
     options = [replace(first, near=n, period=p) for n, p in _candidates(shape)]
-    options.append(replace(first, full=False))
     return min(options, key=lambda plan: mixing.measure(table, plan))
 
 
@@ -206,8 +204,8 @@ def encode(
         table = k.reshape(rows, columns)
         plan = best_plan(table, shape)
         given = (plan.near, plan.period) != _strides(shape)
-        bits = plan.zeros << 3 | plan.negative << 2 | plan.full << 1 | given
-        start = bytes([MARK | form << 4 | bits, plan.octaves])
+        bits = plan.zeros << 3 | plan.negative << 2 | given
+        start = bytes([MARK | form << 4 | bits, plan.depth])
         if given:
             start += varint(plan.near) + varint(plan.period)
         out.append(start + head + mixing.encode(table, plan))
@@ -223,14 +221,14 @@ def decode(
 ) -> tuple[Array, str]:
     """Return the words (n,) that :func:`encode` wrote, and their form. ``code``: the first byte."""
     form = code >> 4 & 7
-    if form >= len(FORMS) or not math.prod(shape):
+    if form >= len(FORMS) or code & 2 or not math.prod(shape):
         raise damaged("a form of numbers that walnut does not know")
-    octaves = reader.byte(31)
+    depth = reader.byte(32)
     strides = _strides(shape)
     rows, columns = matrix_shape(shape)
     if code & 1:
         strides = reader.varint(columns), reader.varint(columns)
-    plan = Plan(*strides, bool(code & 8), bool(code & 4), octaves, bool(code & 2))
+    plan = Plan(*strides, bool(code & 8), bool(code & 4), depth)
     _check_form(form, dtype)
     scale = b""
     if form in (2, 3):
