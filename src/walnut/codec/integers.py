@@ -8,7 +8,9 @@ What the coder of :mod:`.mixing` sees are integers; a tensor gives them in one o
 - *bits*: the bits of a float below its sign; *half*, *brain*: those of the float16, or bfloat16,
   that a float32 exactly is.
 
-Zero is zero in every form, and the sign is the sign.
+Zero is zero in every form, and the sign is the sign. Of few floats (biases, and the values of a
+codebook, which are sorted) also the differences from one to the next are tried, which cost less
+where neighbours are near each other.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ MARK = 128
 """The bit that tells this layout's first byte from the others'."""
 
 _SEARCH = 1 << 19  # numbers up to which all strides are tried
+_BITS = (4, 5, 6)  # forms whose differences are tried,
+_FEW = 1 << 12  # of so many numbers
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 Book = Callable[[Array], bytes]
 Few = tuple[Array, Array]
@@ -201,15 +205,24 @@ def encode(
         return []
     out = []
     for form, head, k in forms(words, dtype, rows, few, plain):
-        table = k.reshape(rows, columns)
-        plan = best_plan(table, shape)
-        given = (plan.near, plan.period) != _strides(shape)
-        bits = plan.zeros << 3 | plan.negative << 2 | given
-        start = bytes([MARK | form << 4 | bits, plan.depth])
-        if given:
-            start += varint(plan.near) + varint(plan.period)
-        out.append(start + head + mixing.encode(table, plan))
+        out.append(_written(form, head, k, shape, 0))
+        if form in _BITS and len(k) <= _FEW:
+            steps = np.diff(k.astype(np.int64), prepend=0)
+            if np.abs(steps).max() < 1 << 31:
+                out.append(_written(form, head, steps.astype(np.int32), shape, 2))
     return out
+
+
+def _written(form: int, head: bytes, k: Array, shape: tuple[int, ...], steps: int) -> bytes:
+    """Return integers (n,) in a form, as bytes. ``steps``: 2 where they are differences, or 0."""
+    table = k.reshape(matrix_shape(shape))
+    plan = best_plan(table, shape)
+    given = (plan.near, plan.period) != _strides(shape)
+    bits = plan.zeros << 3 | plan.negative << 2 | steps | given
+    start = bytes([MARK | form << 4 | bits, plan.depth])
+    if given:
+        start += varint(plan.near) + varint(plan.period)
+    return start + head + mixing.encode(table, plan)
 
 
 def decode(
@@ -221,7 +234,8 @@ def decode(
 ) -> tuple[Array, str]:
     """Return the words (n,) that :func:`encode` wrote, and their form. ``code``: the first byte."""
     form = code >> 4 & 7
-    if form >= len(FORMS) or code & 2 or not math.prod(shape):
+    steps = bool(code & 2)
+    if form >= len(FORMS) or (steps and form not in _BITS) or not math.prod(shape):
         raise damaged("a form of numbers that walnut does not know")
     depth = reader.byte(32)
     strides = _strides(shape)
@@ -238,6 +252,11 @@ def decode(
         counts = reader.varint(1 << 16), reader.varint(1 << 16)
         book = plain(sum(counts))
     k = mixing.decode(reader, (rows, columns), plan).reshape(-1)
+    if steps:
+        k = np.cumsum(k, dtype=np.int64)
+        if np.abs(k).max() >= 1 << 31:
+            raise damaged("numbers too large for their type")
+        k = k.astype(np.int32)
     reader.coders.append("mixed")
     return _words(form, k, dtype, scale, counts, book), FORMS[form]
 

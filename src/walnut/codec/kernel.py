@@ -42,7 +42,7 @@ KIND = AVERAGE + 64
 """Where in the fixed tables each one begins."""
 
 DIRECT = 6  # bits of a magnitude up to which it is coded bit by bit, and not its octave first
-ROOM = 32  # slots of the octaves' tree, then 8 for the leading bits within each octave
+ROOM = 32  # slots of the octaves' tree, and of the leading bits within each octave
 LEVELS, KINDS, SMALL = 24, 9, 5
 VALUES = 1 + 2 * LEVELS + KINDS * KINDS + SMALL * SMALL
 """Contexts of a number: none, two mean magnitudes, and the neighbours' signs and magnitudes."""
@@ -215,10 +215,10 @@ def matrix(k, rows, columns, groups, line, sums, at, memory, slots, fixed, buffe
                     _mask_contexts(r, c, x, group, full, left, over, line, at, memory, slots)
                 elif stage == SIGN:
                     at[0], at[1] = a, e
-                elif stage == BITS and found >= 8:
+                elif stage == BITS and found >= ROOM:
                     n = 0
                 else:
-                    spot = found if stage == TREE else ROOM + 8 * octave + found
+                    spot = found if stage == TREE else ROOM * (1 + octave) + found
                     at[0], at[1], at[2] = a + spot, b + spot, d + spot
                     at[3], at[4] = e + spot, f + spot
                 p = _predict(n, at, slots, fixed)

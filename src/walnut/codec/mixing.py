@@ -127,7 +127,7 @@ def _matrix(k: Array, plan: Plan, coder: _Coder, rows: Array, columns: Array) ->
     """Measure, write or read these rows and columns of a matrix."""
     width, memory = k.shape[1], coder.memory
     groups = columns // plan.period
-    nodes = 1 << plan.depth if plan.depth <= at.DIRECT else at.ROOM + 8 * (plan.depth + 1)
+    nodes = 1 << plan.depth if plan.depth <= at.DIRECT else at.ROOM * (plan.depth + 2)
     sizes = [1, k.shape[0], 3 * width, _PICTURES, width // plan.period + 1, _FULLNESS]
     starts = np.cumsum(sizes if plan.zeros else [0] * len(sizes))
     pad = max(16, plan.near + 2, min(plan.period, 4096) + 1)
