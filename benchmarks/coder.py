@@ -3,7 +3,8 @@
     python benchmarks/coder.py            2 minutes; the first call also trains (coder_streams.py)
 
 Counted are index streams alone, a matrix at a time, codebooks left out everywhere: ours with its two
-bytes of plan; our own model's ideal length; the entropy of independent weights; Han's Huffman (gaps
+bytes of plan; our own model's ideal length; the entropy of independent weights; the same where the
+scales of rows and columns are known for nothing; Han's Huffman (gaps
 of 5 bits with fillers for dense layers, 8 for convolutions, values and gaps with a Huffman table
 each); NNCodec 2.1.3's CABAC (WALNUT_NNCODEC names its compiled deepCABAC.so; its licence grants no
 patent rights, so it is compared with and never depended on); xz -9e and zstd -19 of one byte a
@@ -46,6 +47,20 @@ def entropy(k: np.ndarray) -> float:
     """Return the bytes of independent weights with these counts."""
     counts = np.unique(k, return_counts=True)[1]
     return float(-(counts * np.log2(counts / counts.sum())).sum() / 8)
+
+
+def oracle(k: np.ndarray, classes: int = 16) -> float:
+    """Return the bytes of weights whose filter's and input's mean magnitudes are known for nothing.
+
+    Weights are sorted into classes by the product of the two means over the whole matrix, itself
+    included, and each class costs its entropy; neither means nor histograms are counted. No decoder
+    has these, so a model of scales that adapts cannot be expected below it.
+    """
+    size = np.abs(k).astype(np.float64)
+    product = size.mean(1, keepdims=True) * size.mean(0, keepdims=True)
+    edges = np.quantile(product, np.arange(1, classes) / classes)
+    place = np.searchsorted(edges, product.reshape(-1))
+    return sum(entropy(k.reshape(-1)[place == c]) for c in np.unique(place))
 
 
 def han(k: np.ndarray, convolution: bool) -> int:
@@ -133,6 +148,7 @@ def measure(weights: dict[str, Tensor], module: Any) -> dict[str, Any]:
         add(total, "ours", len(ours) + 2)
         add(total, "ideal", mixing.measure(k.copy(), plan))
         add(total, "entropy", entropy(k))
+        add(total, "oracle", oracle(k))
         add(total, "han_huffman", han(k, w.ndim == 4))
         raw = packed(k)
         for name, squeeze, swell in general():
@@ -150,7 +166,7 @@ def measure(weights: dict[str, Tensor], module: Any) -> dict[str, Any]:
     count = sum(w.numel() for w in weights.values())
     row: dict[str, Any] = {"weights": count, "bytes": {k: round(v) for k, v in total.items()}}
     row["over_ideal"] = round(total["ours"] / total["ideal"] - 1, 5)
-    for name in ("entropy", "han_huffman", "nncodec", "xz", "zstd"):
+    for name in ("entropy", "oracle", "han_huffman", "nncodec", "xz", "zstd"):
         if name in total:
             row[f"below_{name}"] = round(1 - total["ours"] / total[name], 4)
     row["million_per_s"] = {name: round(count / s / 1e6, 2) for name, s in seconds.items()}

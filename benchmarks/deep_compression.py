@@ -4,10 +4,10 @@
     python benchmarks/deep_compression.py --table    # writes docs/deep-compression.md of the result
 
 LeNet-300-100 and LeNet-5 on MNIST, three seeds: trained, pruned to the paper's densities in rounds,
-shared, coded. Every size is given twice: in the paper's own accounting (bits times counts), and as
-the length of a file that is loaded again. Choices (epochs, densities) were made on validation data;
-the test set is read once, at the end, for every form at once. Runs are kept under
-runs/deep-compression, and are read from there when they are complete.
+shared, biases and codebooks rounded to float16, coded. Every size is given twice: in the paper's own
+accounting (bits times counts), and as the length of a file that is loaded again. Choices (epochs,
+densities) were made on validation data; the test set is read once, at the end, for every form at
+once. Runs are kept under runs/deep-compression, and are read from there when they are complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,17 @@ from walnut.data import Dataset
 from walnut.evaluate import accuracy
 from walnut.training import Batches, adam, autocast, crop, fit, full, one_cycle, sgd, single
 from walnut.training.engine import Precision
-from walnut.weights import Clusters, bake, density_schedule, kmeans, pack, prune, share, weights
+from walnut.weights import (
+    Clusters,
+    bake,
+    density_schedule,
+    kmeans,
+    pack,
+    prune,
+    share,
+    shorten,
+    weights,
+)
 
 OUT, SEEDS = Path("runs/deep-compression"), (0, 1, 2)
 
@@ -119,6 +129,7 @@ def compressed(
     forms = {"dense": dense, "prune": bake(copy.deepcopy(model)).eval()}
     share(model, {f"{n}.weight": bits for n, (_, bits, _) in plan.layers.items()}, cluster=one_less)
     _fit(model, plan, plan.shared, adam(5e-4), dataset, seed, f"{net}-{seed}-share")
+    shorten(model)  # biases and codebooks are float16 from here on, in every file
     return {**forms, "share": model.eval()}
 
 

@@ -17,6 +17,7 @@ from walnut.core.errors import WalnutError
 from walnut.data import Dataset, Split
 from walnut.evaluate import accuracy
 from walnut.recipes.compress import CompressResult, compress
+from walnut.recipes.job import Job
 from walnut.recipes.recipe import Recipe, recipe_for
 from walnut.recipes.train import train
 from walnut.weights import matrices, unpack
@@ -90,6 +91,33 @@ def test_the_file_is_the_shared_network_bit_for_bit(found: CompressResult) -> No
     assert same(found.stages["packed"].state_dict(), wanted)
     assert same(nets.load(found.path).state_dict(), wanted)
     assert same(unpack(found.path)[1], wanted)
+
+
+def test_biases_and_codebooks_are_float16_where_that_loses_nothing(
+    found: CompressResult, digits: Dataset, tmp_path: Path
+) -> None:
+    state = unpack(found.path)[1]
+    values = [w if w.ndim == 1 else w.unique() for w in state.values()]
+    assert all(torch.equal(w, w.half().float()) for w in values)
+    coarse = nets.build("lenet-300-100", shape=digits.shape, classes=10)
+    x = digits.validation.x
+
+    def mine(model: nn.Module, labels: Tensor) -> bool:
+        job = Job(model, model, replace_validation(digits, labels), RECIPE, 0, tmp_path, None)
+        before = copy.deepcopy(model.state_dict())
+        job.shorten()
+        return same(job.model.state_dict(), before)
+
+    right = coarse(x).argmax(1)
+    assert not mine(copy.deepcopy(coarse), right)
+    with torch.no_grad():  # a bias just above a tie, that float16 has below it
+        coarse.get_parameter("fc3.weight").zero_()
+        coarse.get_parameter("fc3.bias").zero_()[:2] = torch.tensor([0.5, 0.50001])
+    assert mine(coarse, torch.ones_like(right))
+
+
+def replace_validation(digits: Dataset, labels: Tensor) -> Dataset:
+    return dataclasses.replace(digits, validation=Split(digits.validation.x, labels))
 
 
 def test_the_network_that_went_in_is_as_it_was(

@@ -8,7 +8,9 @@ What the coder of :mod:`.mixing` sees are integers; a tensor gives them in one o
 - *bits*: the bits of a float below its sign; *half*, *brain*: those of the float16, or bfloat16,
   that a float32 exactly is.
 
-Zero is zero in every form, and the sign is the sign.
+Zero is zero in every form, and the sign is the sign. Of few floats (biases, and the values of a
+codebook, which are sorted) also the differences from one to the next are tried, which cost less
+where neighbours are near each other.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ MARK = 128
 """The bit that tells this layout's first byte from the others'."""
 
 _SEARCH = 1 << 19  # numbers up to which all strides are tried
-_LARGE = 1 << 20  # numbers from which on only the quick contexts are tried
+_BITS = (4, 5, 6)  # forms whose differences are tried,
+_FEW = 1 << 12  # of so many numbers
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 Book = Callable[[Array], bytes]
 Few = tuple[Array, Array]
@@ -177,20 +180,19 @@ def _float_forms(words: Array, dtype: torch.dtype) -> list[tuple[int, bytes, Arr
 # --- bytes --------------------------------------------------------------------------------------
 
 
-def plan_of(k: Array, strides: tuple[int, int], full: bool) -> Plan:
+def plan_of(k: Array, strides: tuple[int, int]) -> Plan:
     """Return the plan for integers (n,) with these strides."""
     largest = max(int(k.max(initial=1)), -int(k.min(initial=0)))
     zeros, negative = not bool(k.all()), bool((k < 0).any())
-    return Plan(*strides, zeros, negative, max(largest.bit_length() - 1, 0), full)
+    return Plan(*strides, zeros, negative, (largest - 1).bit_length())
 
 
 def best_plan(table: Array, shape: tuple[int, ...]) -> Plan:
     """Return the cheapest plan for a matrix (int32) of a tensor of this shape."""
-    first = plan_of(table.reshape(-1), _strides(shape), table.size < _LARGE)
+    first = plan_of(table.reshape(-1), _strides(shape))
     if table.size > _SEARCH:
         return first
     options = [replace(first, near=n, period=p) for n, p in _candidates(shape)]
-    options.append(replace(first, full=False))
     return min(options, key=lambda plan: mixing.measure(table, plan))
 
 
@@ -203,15 +205,24 @@ def encode(
         return []
     out = []
     for form, head, k in forms(words, dtype, rows, few, plain):
-        table = k.reshape(rows, columns)
-        plan = best_plan(table, shape)
-        given = (plan.near, plan.period) != _strides(shape)
-        bits = plan.zeros << 3 | plan.negative << 2 | plan.full << 1 | given
-        start = bytes([MARK | form << 4 | bits, plan.octaves])
-        if given:
-            start += varint(plan.near) + varint(plan.period)
-        out.append(start + head + mixing.encode(table, plan))
+        out.append(_written(form, head, k, shape, 0))
+        if form in _BITS and len(k) <= _FEW:
+            steps = np.diff(k.astype(np.int64), prepend=0)
+            if np.abs(steps).max() < 1 << 31:
+                out.append(_written(form, head, steps.astype(np.int32), shape, 2))
     return out
+
+
+def _written(form: int, head: bytes, k: Array, shape: tuple[int, ...], steps: int) -> bytes:
+    """Return integers (n,) in a form, as bytes. ``steps``: 2 where they are differences, or 0."""
+    table = k.reshape(matrix_shape(shape))
+    plan = best_plan(table, shape)
+    given = (plan.near, plan.period) != _strides(shape)
+    bits = plan.zeros << 3 | plan.negative << 2 | steps | given
+    start = bytes([MARK | form << 4 | bits, plan.depth])
+    if given:
+        start += varint(plan.near) + varint(plan.period)
+    return start + head + mixing.encode(table, plan)
 
 
 def decode(
@@ -223,14 +234,15 @@ def decode(
 ) -> tuple[Array, str]:
     """Return the words (n,) that :func:`encode` wrote, and their form. ``code``: the first byte."""
     form = code >> 4 & 7
-    if form >= len(FORMS) or not math.prod(shape):
+    steps = bool(code & 2)
+    if form >= len(FORMS) or (steps and form not in _BITS) or not math.prod(shape):
         raise damaged("a form of numbers that walnut does not know")
-    octaves = reader.byte(31)
+    depth = reader.byte(32)
     strides = _strides(shape)
     rows, columns = matrix_shape(shape)
     if code & 1:
         strides = reader.varint(columns), reader.varint(columns)
-    plan = Plan(*strides, bool(code & 8), bool(code & 4), octaves, bool(code & 2))
+    plan = Plan(*strides, bool(code & 8), bool(code & 4), depth)
     _check_form(form, dtype)
     scale = b""
     if form in (2, 3):
@@ -240,6 +252,11 @@ def decode(
         counts = reader.varint(1 << 16), reader.varint(1 << 16)
         book = plain(sum(counts))
     k = mixing.decode(reader, (rows, columns), plan).reshape(-1)
+    if steps:
+        k = np.cumsum(k, dtype=np.int64)
+        if np.abs(k).max() >= 1 << 31:
+            raise damaged("numbers too large for their type")
+        k = k.astype(np.int32)
     reader.coders.append("mixed")
     return _words(form, k, dtype, scale, counts, book), FORMS[form]
 

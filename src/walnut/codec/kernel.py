@@ -1,269 +1,240 @@
-"""The compiled loops of the mixing coder. Integers only: every machine must decode alike.
+"""The compiled loop of the mixing coder. Integers only: every machine must decode alike.
 
-One decision is predicted by several adaptive counters, each kept for one context. Their log-odds are
-added with weights that are learned as the decisions come in (logistic mixing, Mahoney 2005; a
-counter that has seen nothing says what the first one says), and an arithmetic coder writes the
-decision at that price. The same loops measure, write and read, so that they cannot disagree.
-All of them are in this one file: numba's cache of machine code looks at no other.
+One decision is predicted by an additive logistic model: the log-odds are a sum of weights, one for
+each context it stands in, and after the decision each weight moves against the error by a step that
+shrinks as its context is told more (the diagonal of Newton's method on the log-likelihood). An
+arithmetic coder writes the decision at that price. The same loop measures, writes and reads, so that
+they cannot disagree; it is also plain Python, for the few numbers that are not worth a compilation.
+
+A slot holds a weight in 1/65536 in its upper 32 bits, and Σ p(1 − p) in 1/65536 below.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..core.compiled import compiled
 
+_FAST: dict[str, Any] = {"inline": "always", "_nrt": False}
+"""All become one function, since a call takes as long as a decision; arrays are not counted in it."""
+
 MEASURE, ENCODE, DECODE = 0, 1, 2
-LOW, HIGH, CODE, PLACE, MODE, BAD, COST = range(7)
+LOW, HIGH, CODE, PLACE, MODE, COST = range(6)
 """Places in the memory of a coder: the arithmetic coder's interval, what it reads or writes, its cost."""
 
-AT, INPUT, CONTEXT, SEEN, WEIGHT = 16, 32, 48, 64, 80
-"""Where in that memory the slots of a decision begin, their inputs, contexts, and mixing weights."""
+NEAR, PERIOD, PAD, WIDTH = range(6, 10)
+NEGATIVE, DEPTH, NODES = range(10, 13)
+ROW, COLUMN, PICTURE, GROUP, FULL, VALUE, STAGE = range(13, 20)
+"""Then the shape and the plan of a matrix, and where the slots of each context begin."""
 
-NEAR, PERIOD, PAD, ROWS, COLUMNS = range(96 + 64, 96 + 69)
-ZEROS, NEGATIVE, OCTAVES, MASK, VALUE, FREE = range(96 + 69, 96 + 75)
-SUM, COUNT, LAST = range(96 + 75, 96 + 78)
-MEMORY = 192
-"""Then the shape and the plan of a matrix, and the sums of its row."""
+MEMORY, INPUTS = 20, 7
+MASK, NUMBER, SIGN, TREE, BITS, DONE, ZERO = range(7)
+"""What is asked of a number: is it zero, its sign, its magnitude or octave, the bits in the octave."""
 
-NODES = 32  # slots that the leading bits of a number in one octave take
 STRETCH = 3071  # log-odds are in 1/256, within ±12
-SQUASH = 65536
-FIRST = SQUASH + 2 * STRETCH + 1
-LATER, TRUST, SPEED = FIRST + 1024, FIRST + 2048, FIRST + 3072
-SLOWEST = 4095
+RATES, TOLD = 4096, 13  # steps of the learning rates, each 2^13 / 65536 of Σ p(1 − p)
+FIRST = 2 * STRETCH + 1
+LATER = FIRST + RATES
+LEVEL = LATER + RATES
+AVERAGE = LEVEL + 4096
+KIND = AVERAGE + 64
 """Where in the fixed tables each one begins."""
 
+DIRECT = 6  # bits of a magnitude up to which it is coded bit by bit, and not its octave first
+ROOM = 32  # slots of the octaves' tree, and of the leading bits within each octave
+LEVELS, KINDS, SMALL = 24, 9, 5
+VALUES = 1 + 2 * LEVELS + KINDS * KINDS + SMALL * SMALL
+"""Contexts of a number: none, two mean magnitudes, and the neighbours' signs and magnitudes."""
 
-@compiled()
-def _bit(y, p, memory, buffer):
-    """Code the bit ``y``, whose probability of being 1 is p / 65536; return it."""
-    mode = memory[MODE]
-    if mode == MEASURE:
-        memory[COST] -= int(math.log2((p if y else 65536 - p) / 65536.0) * 65536.0)
-        return y
-    low, high = memory[LOW], memory[HIGH]
+
+@compiled(**_FAST)
+def _code(y, p, mode, low, high, code, place, cost, buffer):
+    """Code the bit ``y``, whose probability of being 1 is p / 65536; return it, and the coder."""
     middle = low + (((high - low) * p) >> 16)
     if mode == DECODE:
-        y = 1 if memory[CODE] <= middle else 0
-    if y:
+        y = 1 if code <= middle else 0
+    if mode == MEASURE:
+        cost -= math.log2((p if y else 65536 - p) / 65536.0)
+    elif y:
         high = middle
     else:
         low = middle + 1
-    while ((low ^ high) & 0xFF000000) == 0:
-        place = memory[PLACE]
+    while (low ^ high) >> 24 == 0:
         if mode == DECODE:
-            byte = int(buffer[place]) if place < len(buffer) else 0
-            memory[CODE] = ((memory[CODE] << 8) & 0xFFFFFFFF) | byte
-            if place >= len(buffer) + 4:
-                memory[BAD] = 1
+            byte = 0
+            if place < len(buffer):
+                byte = int(buffer[place])
+            code = ((code << 8) & 0xFFFFFFFF) | byte
         elif place < len(buffer):
             buffer[place] = high >> 24
-        else:
-            memory[BAD] = 1
-        memory[PLACE] = place + 1
+        place += 1
         low = (low << 8) & 0xFFFFFFFF
         high = ((high << 8) & 0xFFFFFFFF) | 255
-    memory[LOW], memory[HIGH] = low, high
-    return y
+    return y, low, high, code, place, cost
 
 
-@compiled()
-def _decide(y, n, which, memory, slots, fixed, buffer):
-    """Code a decision by the first ``n`` contexts, mixed by the set ``which`` of weights; learn."""
-    v = int(slots[memory[AT]])
-    base = v >> 10
-    s0 = int(fixed[v >> 16])
-    w = WEIGHT + 16 * which
-    memory[INPUT] = s0
-    dot = memory[w] * s0
-    for i in range(1, n):
-        v = int(slots[memory[AT + i]])
-        s = 0
-        if v & 1023 == 0:
-            slots[memory[AT + i]] = base << 10
-        else:
-            s = ((int(fixed[v >> 16]) - s0) * int(fixed[TRUST + (v & 1023)])) >> 8
-            dot += memory[w + i] * s
-        memory[INPUT + i] = s
-    p = int(fixed[SQUASH + min(max(dot >> 16, -STRETCH), STRETCH) + STRETCH])
-    y = _bit(y, p, memory, buffer)
-    t = memory[SEEN + which]
-    memory[SEEN + which] = min(t + 1, SLOWEST)
-    error = ((y << 16) - p) * int(fixed[SPEED + t])
-    goal = (y << 22) - y
+@compiled(**_FAST)
+def _predict(n, at, slots, fixed):
+    """Return the probability of a 1 by the first ``n`` slots of ``at`` (7, 5, 2 or 0), in 1/65536."""
+    total = 0
+    if n:
+        total = slots[at[0]] + slots[at[1]]
+        if n > 2:
+            total += slots[at[2]] + slots[at[3]] + slots[at[4]]
+            if n > 5:
+                total += slots[at[5]] + slots[at[6]]
+    return int(fixed[min(max(total >> 40, -STRETCH), STRETCH) + STRETCH])
+
+
+@compiled(**_FAST)
+def _learn(y, p, n, at, slots, fixed):
+    """Move the weights in the first ``n`` slots of ``at`` towards the bit that came."""
+    error, told = (y << 16) - p, (p * (65536 - p)) >> 16
     table = FIRST
     for i in range(n):
-        memory[w + i] += (memory[INPUT + i] * error + (1 << 21)) >> 22
-        v = int(slots[memory[AT + i]])
-        k = v & 1023
-        p22 = v >> 10
-        p22 += ((goal - p22) * int(fixed[table + k])) >> 16
-        slots[memory[AT + i]] = (p22 << 10) | min(k + 1, 1022)
+        slot = slots[at[i]]
+        rate = (slot >> TOLD) & (RATES - 1)
+        slot += (error * int(fixed[table + rate])) >> 16 << 32
+        slots[at[i]] = slot + (told if rate < RATES - 2 else 0)
         table = LATER
-    return y
 
 
-@compiled()
-def flags(alive, near, memory, slots, fixed, buffer):
-    """Code which rows, or columns, hold anything; neighbours, also at a stride, are the contexts."""
-    for i in range(len(alive)):
-        c = 0
-        for j in (1, 2, near - 1, near, near + 1):
-            c = 2 * c + (int(alive[i - j]) if 0 < j <= i else 0)
-        memory[AT], memory[AT + 1], memory[AT + 2] = 0, 1 + (c >> 3), 5 + c
-        alive[i] = _decide(int(alive[i]), 3, 0, memory, slots, fixed, buffer)
+@compiled(**_FAST)
+def _mask_contexts(r, c, x, group, full, left, over, line, at, memory, slots):
+    """Fill in the contexts of "is it zero?"."""
+    picture = 8 * (left > 0) + 4 * (line[x - 2] > 0)
+    near = memory[NEAR]
+    if near:
+        picture += 32 * (line[x - near + 1] > 0) + 16 * (over > 0) + 2 * (line[x - near - 1] > 0)
+    if memory[PERIOD] <= memory[PAD]:
+        picture += line[x - memory[PERIOD]] > 0
+    at[0] = 0
+    at[1] = memory[ROW] + r
+    at[2] = memory[COLUMN] + 3 * c
+    at[3] = memory[PICTURE] + picture
+    at[4] = memory[GROUP] + group
+    many = min(max((slots[at[4]] >> 47) + 8, 0), 15)
+    at[5] = memory[FULL] + 16 * min(full, 7) + many
+    at[6] = memory[COLUMN] + 3 * (c - group * memory[PERIOD]) + 1 + (left > 0)
 
 
-@compiled()
-def _level(value):
-    """Return 2·log2 of an integer, roughly, from 0 to 23."""
-    if value < 1:
-        return 0
-    bits = 0
-    while value >> bits > 1:
-        bits += 1
-    half = (value >> (bits - 1)) & 1 if bits else 0
-    return min(2 * bits + half, 23)
+@compiled(**_FAST)
+def _number_contexts(mean, high, left, over, memory, fixed):
+    """Return where the slots of each context of "which number?" begin."""
+    none, width = memory[VALUE], memory[NODES]
+    level = 1 + int(fixed[LEVEL + min(mean >> 8, 4095)])
+    high_level = 1 + LEVELS + int(fixed[LEVEL + min(high >> 8, 4095)])
+    pair = 1 + 2 * LEVELS + KINDS * (left & 15) + (over & 15)
+    small = 1 + 2 * LEVELS + KINDS * KINDS + SMALL * (left >> 4) + (over >> 4)
+    return (
+        none,
+        none + width * level,
+        none + width * high_level,
+        none + width * pair,
+        none + width * small,
+    )
 
 
-@compiled()
-def _kind(value):
-    """Return the sign of a number and its octave up to the third: 0 for none, 1..8."""
-    size = abs(value)
-    octave = 0 if size < 2 else 1 if size < 4 else 2 if size < 8 else 3
-    return 0 if value == 0 else (5 if value < 0 else 1) + octave
+@compiled(**_FAST)
+def _wanted(v, stage, i, direct):
+    """Return the next bit of a number that is to be written."""
+    size = abs(v)
+    if stage == MASK:
+        return 1 if v else 0
+    if stage == SIGN:
+        return 1 if v < 0 else 0
+    if stage == TREE:
+        whole = size - 1
+        if not direct:
+            whole = 0
+            while size >> whole > 1:
+                whole += 1
+        return (whole >> i) & 1
+    return (size >> i) & 1
 
 
-@compiled()
-def _density(v):
-    """Return the probability in a slot's content as one of 16 classes."""
-    return min(max(_level(int(v) >> 16) * 2 - 14, 0), 15)
+@compiled(**_FAST)
+def _after(stage, y, i, found, octave, tree, memory):
+    """Return what comes after the bit ``y``: the stage, the bits left, those found, the octave."""
+    if stage == MASK:
+        stage = NUMBER if y else ZERO
+    elif stage == SIGN:
+        stage = TREE
+    else:
+        i, found = i - 1, 2 * found + y
+    if i < 0 and stage == TREE:
+        stage = DONE
+        if memory[DEPTH] > DIRECT:
+            octave = min(found - (1 << tree), memory[DEPTH], 30)
+            stage, i, found = BITS, octave - 1, 1
+    if i < 0 and stage == BITS:
+        stage = DONE
+    return stage, i, found, octave
 
 
-@compiled()
-def _mask_contexts(row, column, here, above, higher, lines, groups, memory, slots):
-    """Fill in the slots of the contexts of "is it zero?"; lines begin at ``here``, ``above``..."""
-    near, period, pad = memory[NEAR], memory[PERIOD], memory[PAD]
-    columns = memory[COLUMNS]
-    x = here + pad + column
-    first = 1 + memory[ROWS] + column
-    memory[AT], memory[AT + 1], memory[AT + 2] = 0, 1 + row, first
-    left = 1 if lines[x - 1] else 0
-    picture = 0
-    for d in (near - 1, near, near + 1, period):
-        picture = 2 * picture + (1 if 0 < d <= pad and lines[x - d] else 0)
-    free = 1 + memory[ROWS] + columns
-    memory[AT + 3] = free + 4 * picture + 2 * left + (1 if lines[x - 2] else 0)
-    if memory[MASK] < 5:
-        return
-    free += 64
-    total = 0
-    for d in (-1, 1, -near, near):
-        if 0 <= column + d < columns:
-            total += _density(slots[first + d])
-    density = _density(slots[first])
-    memory[AT + 4] = free + 16 * density + (total >> 2)
-    memory[AT + 5] = free + 256 + 16 * density + _density(slots[1 + row])
-    group = column // period
-    last = free + 512 + 128 + 64
-    memory[AT + 8] = last + group
-    memory[AT + 6] = free + 512 + 16 * min(lines[groups + group], 7) + _density(slots[last + group])
-    recent = 0
-    for d in range(1, 9):
-        recent += 1 if lines[x - d] else 0
-    up = above + pad + column
-    vertical = (2 if lines[up] else 0) + (1 if lines[higher + pad + column] else 0)
-    memory[AT + 7] = free + 640 + 16 * vertical + 8 * (1 if lines[up + 1] else 0) + min(recent, 7)
-    memory[AT + 9] = last + columns + 2 * (column - group * period) + left
+@compiled(**_FAST)
+def _mean(mean, size, count, fixed):
+    """Return the mean of magnitudes in 1/4096 with one more; of the last 64, or so, in the end."""
+    return mean + ((((min(size, 4095) << 12) - mean) * int(fixed[AVERAGE + min(count, 63)])) >> 16)
 
 
-@compiled()
-def _value_contexts(column, here, above, last, sums, lines, memory):
-    """Fill in the contexts of "which number?" at a place."""
-    near, period, pad = memory[NEAR], memory[PERIOD], memory[PAD]
-    x, own = here + pad + column, sums + 2 * column
-    count, total = memory[COUNT], memory[SUM]
-    memory[CONTEXT] = 0
-    memory[CONTEXT + 1] = 1 + _kind(memory[LAST])
-    memory[CONTEXT + 2] = 10 + _kind(lines[last + column])
-    memory[CONTEXT + 3] = 19 + _level((total << 4) // count if count else 0)
-    count = lines[own + 1]
-    memory[CONTEXT + 4] = 43 + _level((lines[own] << 4) // count if count else 0)
-    memory[CONTEXT + 5] = 67 + min(column % period, 31)
-    over = lines[x - near] if near <= pad else 0
-    memory[CONTEXT + 6] = 99 + 9 * _kind(lines[x - 1]) + _kind(over)
-    memory[CONTEXT + 7] = 180 + _kind(lines[above + pad + column])
+@compiled(_nrt=False)
+def matrix(k, rows, columns, groups, line, sums, at, memory, slots, fixed, buffer):
+    """Code the integers of ``k``, flat, in its rows and columns that hold anything.
 
-
-@compiled()
-def _number(k, memory, slots, fixed, buffer):
-    """Code a number that is not zero: sign, octave, then the bits below the leading one."""
-    octaves, n = memory[OCTAVES], memory[VALUE]
-    nodes = 1 + octaves + NODES * (octaves + 1)
-    size, sign, octave, found, i = abs(k), 0, 0, 1, 0
-    stage = 0 if memory[NEGATIVE] else 1
-    while True:
-        if stage == 1 and octave == octaves:
-            stage, i = 2, octave - 1
-        if stage == 0:
-            bit, node = (1 if k < 0 else 0), 0
-        elif stage == 1:
-            bit, node = (1 if size >> (octave + 1) else 0), 1 + octave
-        elif i < 0:
-            break
-        else:
-            bit, node = (size >> i) & 1, 1 + octaves + NODES * octave + found
-        if stage == 2 and found >= NODES:
-            bit = _bit(bit, 32768, memory, buffer)
-        else:
-            for j in range(n):
-                memory[AT + j] = memory[FREE] + memory[CONTEXT + j] * nodes + node
-            bit = _decide(bit, n, 1 + stage, memory, slots, fixed, buffer)
-        if stage == 0:
-            sign, stage = bit, 1
-        elif stage == 1:
-            octave += bit
-            if not bit:
-                stage, i = 2, octave - 1
-        else:
-            found, i = 2 * found + bit, i - 1
-    return -found if sign else found
-
-
-@compiled()
-def matrix(k, rows, columns, lines, memory, slots, fixed, buffer):
-    """Code the integers of ``k`` in its rows and columns that hold anything.
-
-    ``lines``: three rows of numbers with room to their left, the last number of each column, its
-    sum and count, and how many of each group there are.
+    ``groups``: which period each of the columns is in. ``line``: a row of kinds with room to its
+    left. ``sums``: of each column the mean magnitude and the count. ``at``: the slots of a decision.
     """
-    wide = memory[PAD] + memory[COLUMNS] + 1
-    here, above, higher, last = 0, wide, 2 * wide, 3 * wide
-    sums = last + memory[COLUMNS]
-    groups = sums + 2 * memory[COLUMNS]
-    pad, period, n, many = memory[PAD], memory[PERIOD], memory[MASK], memory[VALUE] > 1
+    pad, near, depth, mode = memory[PAD], memory[NEAR], memory[DEPTH], memory[MODE]
+    low, high, code, place = memory[LOW], memory[HIGH], memory[CODE], memory[PLACE]
+    first, direct, cost = memory[STAGE], depth <= DIRECT, 0.0
+    tree = depth if direct else 3 if depth < 8 else 4 if depth < 16 else 5
     for r in rows:
-        memory[SUM], memory[COUNT], memory[LAST] = 0, 0, 0
-        lines[groups:] = 0
-        for c in columns:
-            if memory[BAD]:
+        for j in range(pad, len(line)):
+            line[j] = 0
+        mean, count, group, full = 0, 0, -1, 0
+        for j in range(len(columns)):
+            if place > len(buffer) + 4:
                 break
-            if memory[ZEROS]:
-                _mask_contexts(r, c, here, above, higher, lines, groups, memory, slots)
-                if not _decide(1 if k[r, c] else 0, n, 0, memory, slots, fixed, buffer):
+            c = columns[j]
+            x, here = pad + c, r * memory[WIDTH] + c
+            stage, i, found, octave, sign = first, tree - 1, 1, 0, 0
+            left, over = int(line[x - 1]), int(line[x - near]) if near else 0
+            if groups[j] != group:
+                group, full = groups[j], 0
+            a = b = d = e = f = 0
+            while stage < DONE:
+                if stage == NUMBER:
+                    stage = SIGN if memory[NEGATIVE] else TREE if tree else DONE
+                    a, b, d, e, f = _number_contexts(mean, sums[2 * c], left, over, memory, fixed)
                     continue
-            if many:
-                _value_contexts(c, here, above, last, sums, lines, memory)
-            v = _number(int(k[r, c]), memory, slots, fixed, buffer)
-            k[r, c] = v
-            lines[here + pad + c] = v
-            memory[SUM] += abs(v)
-            memory[COUNT] += 1
-            memory[LAST] = v
-            lines[last + c] = v
-            lines[sums + 2 * c] += abs(v)
-            lines[sums + 2 * c + 1] += 1
-            lines[groups + c // period] += 1
-        here, above, higher = higher, here, above
-        lines[here : here + wide] = 0
+                bit = 0 if mode == DECODE else _wanted(int(k[here]), stage, i, direct)
+                n = INPUTS if stage == MASK else 2 if stage == SIGN else 5
+                if stage == MASK:
+                    _mask_contexts(r, c, x, group, full, left, over, line, at, memory, slots)
+                elif stage == SIGN:
+                    at[0], at[1] = a, e
+                elif stage == BITS and found >= ROOM:
+                    n = 0
+                else:
+                    spot = found if stage == TREE else ROOM * (1 + octave) + found
+                    at[0], at[1], at[2] = a + spot, b + spot, d + spot
+                    at[3], at[4] = e + spot, f + spot
+                p = _predict(n, at, slots, fixed)
+                y, low, high, code, place, cost = _code(
+                    bit, p, mode, low, high, code, place, cost, buffer
+                )
+                _learn(y, p, n, at, slots, fixed)
+                if stage == SIGN:
+                    sign = y
+                stage, i, found, octave = _after(stage, y, i, found, octave, tree, memory)
+            if stage == DONE:
+                size = found - (1 << tree) + 1 if direct else found
+                k[here] = -size if sign else size
+                line[x] = int(fixed[KIND + min(size, 8)]) + (4 if sign else 0)
+                mean = _mean(mean, size, count, fixed)
+                sums[2 * c] = _mean(sums[2 * c], size, sums[2 * c + 1], fixed)
+                count, full, sums[2 * c + 1] = count + 1, full + 1, sums[2 * c + 1] + 1
+    memory[LOW], memory[HIGH], memory[CODE], memory[PLACE] = low, high, code, place
+    memory[COST] += int(cost)

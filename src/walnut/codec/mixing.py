@@ -1,36 +1,34 @@
-"""Matrices of integers by mixed contexts: the smallest form, and the slowest.
+"""Matrices of integers by mixed contexts: the smallest form.
 
 Every decision (does a row hold anything, is a number zero, its sign, its size) is predicted from
-what has been decoded already: how full the row and the column are, what stands to the left and
-above, in the pixel above, at the same place of the last kernel. No table is stored; the encoder
-writes which strides and how many contexts it found best. The design is that of lossless data
-compressors (Mahoney 2005, "Adaptive weighing of context models for lossless data compression"),
-with counters that begin where the least specific one stands, so that a kilobyte is enough to learn.
+what has been decoded already: how full the row, the column and the kernel are, what stands to the
+left and above in the picture, how large the numbers of the row and the column were. No table is
+stored; the encoder writes which strides it found best. The model is logistic regression, learned as
+the decisions come in (:mod:`.kernel`); that contexts' log-odds should be added is from lossless data
+compressors (Mahoney 2005, "Adaptive weighing of context models for lossless data compression"). A
+context that has seen nothing adds nothing, so that a kilobyte is enough to learn.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
+from ..core.compiled import Lazy
 from . import kernel as at
 from .stream import Reader, damaged
 
 Array = np.ndarray
 
-FULL, QUICK = (10, 8), (4, 1)
-"""How many contexts are mixed: of "is it zero?" and of "which number?"."""
-
-_NUMBER_CONTEXTS = 1 + 9 + 9 + 24 + 24 + 32 + 81 + 9
 WIDEST = 1 << 16  # columns for which the contexts' memory is nothing beside the matrix
-_PICTURE, _GROUP, _SMALL = 64, 128, 64  # slots of the contexts that do not grow with the matrix
+_PICTURES, _FULLNESS = 64, 8 * 16  # slots of the contexts that do not grow with the matrix
 
-# First guesses, tried on pruned LeNets and a ResNet-20 of 4 bits: small changes move nothing there.
-_LIMIT_FIRST, _LIMIT_LATER = 1000, 500  # how many decisions a counter remembers
-_SLOW, _FAST, _HALF = 24, 300, 200  # learning of the weights: in the end, at first, how long
-_ROW, _MASK, _NUMBER = 30000, 12000, 14000  # first weights, in 1/65536
+# Steps of learning: s / (λ + Σ p(1 − p)), s and λ in quarters, for the context of everything and for
+# the others. From a search on pruned LeNets and a ResNet-20 of 4 bits: half or twice these cost 0.5 %.
+_FIRST, _LATER = (4, 5), (3, 20)
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,19 @@ class Plan:
 
     ``near``: the distance of the pixel above, in columns (0: there is none); ``period``: of one
     kernel, or picture row, to the next. ``zeros``, ``negative``: whether there are any.
-    ``octaves``: ⌊log2⌋ of the largest magnitude. ``full``: all contexts, or the quick few.
+    ``depth``: bits of the largest magnitude less one.
     """
 
     near: int
     period: int
     zeros: bool
     negative: bool
-    octaves: int
-    full: bool = True
+    depth: int
 
 
 @functools.cache
 def tables() -> Array:
-    """Return log-odds of a probability and back, and the speeds of learning; from integers alone."""
+    """Return probabilities of log-odds, rates of learning, and small functions of magnitudes."""
     one = term = step = 1 << 96
     for i in range(1, 30):  # e^(1/256) by its series
         term //= 256 * i
@@ -63,13 +60,16 @@ def tables() -> Array:
         squash.append((65536 * power + ((one + power) >> 1)) // (one + power))
     half = np.minimum(np.array(squash), 65535)
     both = np.concatenate([65536 - half[:0:-1], half])
-    stretch = np.searchsorted(both, np.arange(65536)).clip(0, 2 * at.STRETCH) - at.STRETCH
-    k = np.arange(1024)
-    first = np.maximum(65536 * 2 // (2 * k + 4), 65536 // _LIMIT_FIRST)
-    later = np.maximum(65536 * 2 // (2 * k + 6), 65536 // _LIMIT_LATER)
-    trust = 256 * k // (k + 1)
-    speed = _SLOW + _FAST * _HALF // (_HALF + np.arange(at.SLOWEST + 1))
-    return np.concatenate([stretch, both, first, later, trust, speed]).astype(np.int32)
+    told = np.arange(at.RATES) << at.TOLD  # in 1/65536
+    rates = [(s << 30) // ((start << 14) + told) for s, start in (_FIRST, _LATER)]
+    levels = [
+        min(2 * (v.bit_length() - 1) + (v > 1 and v >> (v.bit_length() - 2) & 1), 23)
+        for v in range(1, 4096)
+    ]
+    average = 65536 // (1 + np.arange(64))
+    # of a magnitude up to 8: its octave up to the third from 1, and 16 times one of five classes
+    kinds = [0, 1, 2 + 16, 2 + 32, 3 + 48, 3 + 48, 3 + 64, 3 + 64, 4 + 64]
+    return np.concatenate([both, *rates, [0, *levels], average, kinds]).astype(np.int32)
 
 
 def fits(rows: int, columns: int) -> bool:
@@ -104,21 +104,14 @@ class _Coder:
                 return lead.to_bytes(count, "big")
         return low.to_bytes(4, "big")
 
-    def learn(self, weights: list[list[int]]) -> None:
-        """Begin with these mixing weights, a row for each set; its last one is repeated."""
-        self.memory[at.SEEN : at.SEEN + 16] = 0
-        for i, row in enumerate(weights):
-            start = at.WEIGHT + 16 * i
-            self.memory[start : start + 16] = row + [row[-1]] * (16 - len(row))
 
-
-def _flags(alive: Array, near: int, coder: _Coder) -> Array:
-    """Code which rows, or columns, hold anything; return their places."""
-    coder.learn([[65536, 20000, 40000]])
-    slots = np.zeros(1 + 4 + 32, np.uint32)
-    slots[0] = 1 << 31
-    at.flags(alive, near, coder.memory, slots, tables(), coder.buffer)
-    return np.flatnonzero(alive)
+def _live(alive: Array, near: int, coder: _Coder) -> Array:
+    """Code which rows, or columns, hold anything, as a matrix of one row; return their places."""
+    k = alive.astype(np.int32)
+    _matrix(
+        k.reshape(1, -1), Plan(near, len(k), True, False, 0), coder, np.arange(1), np.arange(len(k))
+    )
+    return np.flatnonzero(k)
 
 
 def _run(k: Array, plan: Plan, coder: _Coder) -> None:
@@ -126,32 +119,48 @@ def _run(k: Array, plan: Plan, coder: _Coder) -> None:
     rows, columns = k.shape
     live = np.arange(rows), np.arange(columns)
     if plan.zeros and rows > 1:
-        alive = np.zeros(rows, np.uint8), np.zeros(columns, np.uint8)
-        if coder.memory[at.MODE] != at.DECODE:
-            alive[0][:], alive[1][:] = k.any(1), k.any(0)
-        live = _flags(alive[0], 0, coder), _flags(alive[1], plan.near, coder)
-    mask, number = FULL if plan.full else QUICK
-    pad = max(16, plan.near + 1, min(plan.period, 4096))
-    places = rows + 2 * columns + 2 * plan.period
-    free = 1 + places + _PICTURE + 2 * 256 + _GROUP + _SMALL if plan.zeros else 0
-    nodes = 1 + plan.octaves + at.NODES * (plan.octaves + 1)
-    slots = np.zeros(free + nodes * (_NUMBER_CONTEXTS if plan.full else 1), np.uint32)
-    slots[0] = slots[free : free + nodes] = 1 << 31
-    coder.learn([[65536, _ROW, _ROW, _MASK], *[[65536, _NUMBER]] * 3])
-    memory = coder.memory
-    memory[at.NEAR : at.COLUMNS + 1] = plan.near, plan.period, pad, rows, columns
-    memory[at.ZEROS : at.FREE + 1] = plan.zeros, plan.negative, plan.octaves, mask, number, free
-    memory[at.CONTEXT : at.CONTEXT + 16] = 0
-    groups = columns // plan.period + 1
-    lines = np.zeros(3 * (pad + columns + 1) + 3 * columns + groups, np.int64)
-    at.matrix(k, *live, lines, memory, slots, tables(), coder.buffer)
+        live = _live(k.any(1), 0, coder), _live(k.any(0), plan.near, coder)
+    _matrix(k, plan, coder, *live)
+
+
+def _matrix(k: Array, plan: Plan, coder: _Coder, rows: Array, columns: Array) -> None:
+    """Measure, write or read these rows and columns of a matrix."""
+    width, memory = k.shape[1], coder.memory
+    groups = columns // plan.period
+    nodes = 1 << plan.depth if plan.depth <= at.DIRECT else at.ROOM * (plan.depth + 2)
+    sizes = [1, k.shape[0], 3 * width, _PICTURES, width // plan.period + 1, _FULLNESS]
+    starts = np.cumsum(sizes if plan.zeros else [0] * len(sizes))
+    pad = max(16, plan.near + 2, min(plan.period, 4096) + 1)
+    memory[at.NEAR : at.NODES + 1] = (
+        plan.near,
+        plan.period,
+        pad,
+        width,
+        plan.negative,
+        plan.depth,
+        nodes,
+    )
+    memory[at.ROW : at.VALUE + 1] = starts
+    memory[at.STAGE] = at.MASK if plan.zeros else at.NUMBER
+    line, sums = np.zeros(pad + width + 1, np.int64), np.zeros(2 * width, np.int64)
+    slots, slot = np.zeros(starts[-1] + nodes * at.VALUES, np.int64), np.zeros(at.INPUTS, np.uint64)
+    flat = k.reshape(-1)
+    arrays = [flat, rows, columns, groups, line, sums, slot, memory, slots, tables(), coder.buffer]
+    loop = cast(Lazy, at.matrix)
+    if loop.pays(len(rows) * len(columns) * (1 if plan.zeros else plan.depth + 1)):
+        loop(*arrays)
+        return
+    lists = [array.tolist() for array in arrays]
+    loop.plain(*lists)
+    flat[:], memory[:] = lists[0], lists[7]
+    coder.buffer[: memory[at.PLACE]] = lists[-1][: memory[at.PLACE]]
 
 
 def measure(k: Array, plan: Plan) -> float:
     """Return the ideal code length of a matrix in bytes: Σ −log2 of each decision's probability."""
     coder = _Coder.of(at.MEASURE, np.zeros(0, np.uint8))
     _run(k, plan, coder)
-    return float(coder.memory[at.COST]) / (8 * 65536)
+    return float(coder.memory[at.COST]) / 8
 
 
 def encode(k: Array, plan: Plan) -> bytes:
@@ -160,7 +169,7 @@ def encode(k: Array, plan: Plan) -> bytes:
     while True:
         coder = _Coder.of(at.ENCODE, np.empty(room, np.uint8))
         _run(k, plan, coder)
-        if not coder.memory[at.BAD]:
+        if coder.memory[at.PLACE] <= room:
             return coder.buffer[: coder.memory[at.PLACE]].tobytes() + coder.ending()
         room *= 4
 
@@ -168,14 +177,14 @@ def encode(k: Array, plan: Plan) -> bytes:
 def decode(reader: Reader, shape: tuple[int, int], plan: Plan) -> Array:
     """Return the matrix that :func:`encode` wrote; it knows itself where it ends."""
     rows, columns = shape
-    if not fits(rows, columns) or not 0 <= plan.near <= columns or plan.octaves > 30:
+    if not fits(rows, columns) or not 0 <= plan.near <= columns or not 0 <= plan.depth <= 31:
         raise damaged("numbers in a form that cannot be")
     if not 1 <= plan.period <= columns:
         raise damaged("a kernel larger than its row")
     coder = _Coder.of(at.DECODE, reader.rest())
     k = np.zeros(shape, np.int32)
     _run(k, plan, coder)
-    if coder.memory[at.BAD]:
+    if coder.memory[at.PLACE] > len(coder.buffer) + 4:
         raise damaged("an entropy-coded part is cut off")
     reader.take(int(coder.memory[at.PLACE]) - 4 + len(coder.ending()))
     return k

@@ -72,7 +72,7 @@ _MIXED_MOST = 1 << 16  # symbols; beyond, a stored histogram costs nothing and A
 
 
 def _mixed_plan(count: int, alphabet: int) -> mixing.Plan:
-    return mixing.Plan(0, max(count, 1), False, False, alphabet.bit_length() - 1, full=False)
+    return mixing.Plan(0, max(count, 1), False, False, (alphabet - 1).bit_length())
 
 
 def _mixed_size(counts: np.ndarray) -> int:

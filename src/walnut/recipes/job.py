@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,16 @@ from walnut.evaluate import accuracy
 from walnut.evaluate.sensitivity import Sensitivity, sensitivity
 from walnut.training import Batches, adam, crop, fit, flip, one_cycle, sgd
 from walnut.training.optimizers import Optimizer
-from walnut.weights import densities, density_schedule, matrices, prune, select, share, weights
+from walnut.weights import (
+    densities,
+    density_schedule,
+    matrices,
+    prune,
+    select,
+    share,
+    shorten,
+    weights,
+)
 
 from .recipe import Recipe
 from .record import Json
@@ -148,6 +158,15 @@ class Job:
         self.train(
             "fine-tune shared weights", adam(self.recipe.finetune_lr), self.recipe.finetune_epochs
         )
+        self.shorten()
+
+    def shorten(self) -> None:
+        """Round biases and codebooks to float16, if less than 1 validation example in 2,000 is lost."""
+        held, exact = self.dataset.validation, copy.deepcopy(self.model)
+        shorten(self.model)
+        lost = accuracy(exact, held.x, held.y).value - accuracy(self.model, held.x, held.y).value
+        if lost >= 1 / 2000:
+            self.model = exact
 
 
 def assigned(model: nn.Module, value: _Value | Mapping[str, _Value]) -> dict[str, _Value]:

@@ -30,6 +30,7 @@ from .schedule import Gradual, cubic, geometric, one_shot
 from .scores import Movement, energy, random_scores, ranked, taylor
 from .separable import separable, separate
 from .share import share, share_at_rate
+from .shorten import shorten
 from .shrink import Shrunk, shrink
 from .ternary import LearnedTernary, Ternary
 from .tidy import arrange, silence, tidy
@@ -123,6 +124,7 @@ __all__ = [
     "separate",
     "share",
     "share_at_rate",
+    "shorten",
     "shrink",
     "silence",
     "spatial",
