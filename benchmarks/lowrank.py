@@ -28,7 +28,6 @@ from walnut.data import Dataset
 from walnut.evaluate import accuracy, cost, latency
 from walnut.training import Batches, adam, fit, one_cycle
 from walnut.weights import (
-    budget,
     by_responses,
     by_weights,
     channel,
@@ -39,6 +38,7 @@ from walnut.weights import (
     svd,
     tucker2,
 )
+from walnut.weights.lowrank_budget import budget
 
 SEED, IMAGES, TESTED = 0, 1000, 5000
 BUDGETS = (0.5, 0.3)
