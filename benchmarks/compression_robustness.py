@@ -46,8 +46,8 @@ from walnut.recipes.recipe import Recipe
 from walnut.recipes.record import Cells
 from walnut.training import Batches, adam, fit, one_cycle
 from walnut.weights import bake, by_responses, factorise, pack, prune, share, spatial, svd
-from walnut.weights.lowrank_budget import budget as ranks_for
 from walnut.weights.importance import taylor
+from walnut.weights.lowrank_budget import budget as ranks_for
 from walnut.weights.shrink import budget as to_half
 from walnut.weights.shrink import shrink
 
