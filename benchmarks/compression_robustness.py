@@ -2,6 +2,7 @@
 
     python benchmarks/compression_robustness.py            (about 25 minutes on one core)
     python benchmarks/compression_robustness.py --page     (docs/compression-robustness.md from the result)
+    python benchmarks/compression_robustness.py mnist      (only the networks whose name has "mnist")
 
 Needs WALNUT_DATA. Every form is a file: it is written, weighed by the file system, opened again by
 ``walnut.load`` or by ONNX Runtime, and what was opened is measured. The int8 kernels of ONNX Runtime
@@ -9,42 +10,53 @@ are themselves attacked, without their gradients and with a differentiable twin'
 figure is of the deployed network and not of its simulation. Each cell is kept in
 runs/bench-compression-robustness, and an interrupted run goes on from there.
 
-- clean: on the first 1,000 test examples; robust: the cascade (L-infinity) on the first 200.
+- clean: on the first 1,000 test examples; robust: the cascade (L-infinity) on the first 200 (ResNet-20: 100).
 - transfer: accuracy on adversarial examples made against the dense network (PGD, 20 steps, not
-  stopped at success), the same 200 examples.
+  stopped at success), the same examples.
+- asked only: what Square leaves with 500 queries an example and no gradient, of a form without one.
 - latency: one example, one thread, alternating with the dense network in PyTorch.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import record
 from walnut import data, nets
-from walnut.attacks import pgd
+from walnut.attacks import pgd, square
 from walnut.core.constraints import linf
 from walnut.evaluate import accuracy, latency, robustness
+from walnut.evaluate.accuracy import Share
+from walnut.evaluate.adapt import adapt
 from walnut.evaluate.onnx_model import onnx_model
 from walnut.recipes.compress import compress
 from walnut.recipes.recipe import Recipe
 from walnut.recipes.record import Cells
-from walnut.weights import bake, pack, prune, share
+from walnut.training import Batches, adam, fit, one_cycle
+from walnut.weights import bake, by_responses, factorise, pack, prune, share, spatial, svd
+from walnut.weights.importance import taylor
+from walnut.weights.lowrank_budget import budget as ranks_for
+from walnut.weights.shrink import budget as to_half
+from walnut.weights.shrink import shrink
 
-SEED, CLEAN, ATTACKED = 0, 1000, 200
+SEED, CLEAN, QUERIES = 0, 1000, 500
+TRAINED = 10000  # training examples where a way trains: a short repair, not a new training
 OUT = Path("runs/bench-compression-robustness")
-KEPT = Cells(OUT / "cells", {"seed": SEED, "clean": CLEAN, "attacked": ATTACKED})
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-CIFAR = {"mean": [0.4914, 0.4824, 0.4467], "std": [0.2471, 0.2435, 0.2616]}
+KEPT = Cells(OUT / "cells", {"seed": SEED, "clean": CLEAN, "trained": TRAINED})
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+CIFAR = {"mean": (0.4914, 0.4824, 0.4467), "std": (0.2471, 0.2435, 0.2616)}
 PAGE = Path(__file__).parent.parent / "docs" / "compression-robustness.md"
 
 
@@ -57,12 +69,13 @@ class Case:
     dataset: str
     eps: tuple[float, ...]
     arguments: tuple[tuple[str, Any], ...] = ()
+    attacked: int = 200
 
 
 CASES = {
     "MNIST, plain": Case(
         "mnist_conv_small_nat", "small-cnn", "mnist", (0.1,),
-        (("mean", [0.1307]), ("std", [0.3081])),
+        (("mean", (0.1307,)), ("std", (0.3081,))),
     ),
     "MNIST, adversarially trained": Case("mnist_cnn_a_adv", "small-cnn", "mnist", (0.3,)),
     "MNIST, provable": Case("mnist_cnn_provable_eps0.1", "small-cnn", "mnist", (0.1,)),
@@ -70,7 +83,7 @@ CASES = {
         "cifar_cnn_a_adv", "small-cnn", "cifar10", (2 / 255,), tuple(CIFAR.items())
     ),
     "CIFAR-10, ResNet-20": Case(
-        "resnet20_cifar10", "resnet-20", "cifar10", (1 / 255, 8 / 255), tuple(IMAGENET.items())
+        "resnet20_cifar10", "resnet-20", "cifar10", (1 / 255,), tuple(IMAGENET.items()), 100
     ),
 }  # fmt: skip
 
@@ -84,6 +97,7 @@ class Form:
     twin: Any = None
 
 
+@functools.cache
 def subject(case: Case) -> tuple[nn.Module, Any]:
     """Return a pretrained network and its data."""
     dataset = data.load(case.dataset)
@@ -120,38 +134,42 @@ def shared(bits: int) -> Callable[[nn.Module, Any, Path], Form]:
     )
 
 
-def half(dense: nn.Module, dataset: Any, folder: Path) -> Form:
-    """Weights stored as float16 in an ONNX file; the arithmetic is in float32."""
+def half(dense: nn.Module, _: Any, folder: Path) -> Form:
+    """Weights stored as float16; the arithmetic is in float32."""
+    made = saved(copy.deepcopy(dense).half(), folder, "fp16")
+    return Form(made.path, made.model.float())
+
+
+def structured(dense: nn.Module, dataset: Any, folder: Path) -> Form:
+    """Units removed by Taylor to half of the multiply-adds, then one epoch towards the dense network."""
+    model, x, y = copy.deepcopy(dense), dataset.train.x[:2048], dataset.train.y[:2048]
+    batches = tuple(zip(x.split(128), y.split(128), strict=True))
+    shrink(model, x[:2], to_half(multiply_adds=0.5), importance=taylor(batches), least=4)
+    return packed(followed(model, dense, dataset), folder, "structured")
+
+
+def lowrank(dense: nn.Module, dataset: Any, folder: Path) -> Form:
+    """Convolutions as two, k×1 then 1×k, fitted to responses; half of all multiply-adds; no training."""
     model = copy.deepcopy(dense)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(p.half().float())
-    path = folder / "half.onnx"
-    exported(model, dataset.shape, path)
-    small = folder / "fp16.onnx"
-    _fp16(path, small)
-    return Form(small, onnx_model(small), model)
+    convs = [n for n, m in model.named_modules() if type(m) is nn.Conv2d]
+    linears = [n for n, m in model.named_modules() if type(m) is nn.Linear]
+    forms = dict.fromkeys(convs, spatial()) | dict.fromkeys(linears[:-1], svd())
+    factorise(model, forms, fit=by_responses(dataset.train.x[:500]),
+              ranks=ranks_for(multiply_adds=0.5))  # fmt: skip
+    return packed(model, folder, "lowrank")
 
 
-def _fp16(source: Path, target: Path) -> None:
-    """Store a graph's weights as float16, with a cast before their use."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+def followed(model: nn.Module, dense: nn.Module, dataset: Any) -> nn.Module:
+    """Train a network, in place, towards the dense one's answers on clean images (Hinton et al. 2015)."""
 
-    graph = onnx.load(source)
-    casts = []
-    for tensor in list(graph.graph.initializer):
-        value = numpy_helper.to_array(tensor)
-        if value.dtype != "float32" or value.size < 2:
-            continue
-        stored = numpy_helper.from_array(value.astype("float16"), f"{tensor.name}_half")
-        graph.graph.initializer.remove(tensor)
-        graph.graph.initializer.append(stored)
-        casts.append(helper.make_node("Cast", [stored.name], [tensor.name], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.graph.node]
-    del graph.graph.node[:]
-    graph.graph.node.extend(nodes)
-    onnx.save(graph, target)
+    def distance(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            told = F.log_softmax(dense(x), 1)
+        return F.kl_div(F.log_softmax(model(x), 1), told, log_target=True, reduction="none").sum(1)
+
+    batches = Batches(dataset.train.x[:TRAINED], dataset.train.y[:TRAINED], 128, SEED)
+    fit(model, distance, batches, epochs=1, optimizer=adam(1e-3), schedule=one_cycle(), seed=SEED)
+    return model.eval()
 
 
 def exported(model: nn.Module, shape: tuple[int, ...], path: Path) -> None:
@@ -198,26 +216,12 @@ def int8(dense: nn.Module, dataset: Any, folder: Path) -> Form:
     return Form(path, onnx_model(path), dense)
 
 
-def dynamic(dense: nn.Module, dataset: Any, folder: Path) -> Form:
-    """int8 weights; activations quantised by what each example holds, in ONNX Runtime."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    source, path = folder / "float.onnx", folder / "dynamic.onnx"
-    if not source.exists():
-        exported(dense, dataset.shape, source)
-    quantize_dynamic(str(source), str(path), weight_type=QuantType.QInt8, per_channel=True,
-                     op_types_to_quantize=["MatMul", "Gemm"])  # fmt: skip
-    return Form(path, onnx_model(path), dense)
-
-
 def deep(dense: nn.Module, dataset: Any, folder: Path) -> Form:
     """Deep Compression: density 0.2 with one epoch of retraining, 4 bits, half an epoch, packed."""
     recipe = Recipe(density=0.2, rounds=1, epochs=1, bits=4, finetune_epochs=1, lr=0.01,
                     least_steps=1, mirror=dataset.shape[0] == 3)  # fmt: skip
-    from dataclasses import replace
-
     small = replace(
-        dataset, train=dataset.train.first(20000), validation=dataset.validation.first(2000)
+        dataset, train=dataset.train.first(TRAINED), validation=dataset.validation.first(2000)
     )
     small = replace(small, test=dataset.test.first(CLEAN))
     found = compress(dense, small, recipe=recipe, seed=SEED, out=folder / "deep")
@@ -231,11 +235,20 @@ WAYS: dict[str, Callable[[nn.Module, Any, Path], Form]] = {
     "pruned to 10 %": pruned(0.1),
     "4-bit codebook": shared(4),
     "2-bit codebook": shared(2),
-    "fp16 weights (ONNX Runtime)": half,
+    "fp16 weights": half,
     "int8 (ONNX Runtime, deployed)": int8,
-    "int8 dynamic (ONNX Runtime)": dynamic,
+    "structured, half the work, distilled": structured,
+    "low rank, half the work": lowrank,
     "Deep Compression, retrained": deep,
 }
+
+
+@functools.cache
+def carried(case: Case, eps: float) -> Tensor:
+    """Return adversarial examples of the dense network."""
+    dense, dataset = subject(case)
+    x, y = dataset.test.x[: case.attacked], dataset.test.y[: case.attacked]
+    return pgd(eps, steps=20, early_stop=False, seed=SEED)(dense, x, y).x
 
 
 def measure(name: str, way: str) -> dict[str, Any]:
@@ -244,7 +257,6 @@ def measure(name: str, way: str) -> dict[str, Any]:
     dense, dataset = subject(case)
     form = WAYS[way](dense, dataset, OUT / case.file)
     x, y = dataset.test.x, dataset.test.y
-    rows = x[:ATTACKED], y[:ATTACKED]
     times = latency({"dense": dense, "form": form.model}, x[:1])
     found: dict[str, Any] = {
         "file": form.path.name,
@@ -254,20 +266,32 @@ def measure(name: str, way: str) -> dict[str, Any]:
         "latency": times["form"].json(),
         "at": {},
     }
+    rows = x[: case.attacked], y[: case.attacked]
     for eps in case.eps:
-        carried = pgd(eps, steps=20, early_stop=False, seed=SEED)(dense, *rows).x
-        surrogates = None if way == "dense" else {"dense": dense}
-        judged = robustness(
-            form.model, rows, linf, eps, with_curve=False, seed=SEED, twin=form.twin,
-            surrogates=surrogates,
-        )  # fmt: skip
-        found["at"][f"{eps:.6g}"] = {
-            "eps": eps,
-            "robust": judged.robust.json(),
-            "transfer_from_dense": accuracy(form.model, carried, rows[1]).json(),
-            "flags": [flag.name for flag in judged.flags],
-            "seconds": round(judged.seconds, 1),
-        }
+        found["at"][f"{eps:.6g}"] = {"eps": eps} | attacked(case, form, rows, eps, way == "dense")
+    return found
+
+
+def attacked(
+    case: Case, form: Form, rows: tuple[Tensor, Tensor], eps: float, original: bool
+) -> dict[str, Any]:
+    """Return what attacks leave of one form, and which of them did it."""
+    surrogates = None if original else {"dense": subject(case)[0]}
+    judged = robustness(
+        form.model, rows, linf, eps, with_curve=False, seed=SEED, twin=form.twin,
+        surrogates=surrogates,
+    )  # fmt: skip
+    found = {
+        "robust": judged.robust.json(),
+        "standing": judged.survey.standing.tolist(),
+        "transfer_from_dense": accuracy(form.model, carried(case, eps), rows[1]).json(),
+        "stages": {s.name: [s.rows, s.broke] for s in judged.stages},
+        "flags": [flag.name for flag in judged.flags],
+        "seconds": round(judged.seconds, 1),
+    }
+    if form.twin is not None:  # what one would believe who only asked the kernels
+        asked = square(eps, queries=QUERIES, seed=SEED)(adapt(form.model), *rows)
+        found["asked_only"] = Share.of(~asked.success).json()
     return found
 
 
@@ -315,22 +339,34 @@ def _percent(share: dict[str, Any]) -> str:
     return f"{100 * share['value']:.1f}"
 
 
+def run(wanted: tuple[str, ...]) -> None:
+    """Measure the networks whose names have one of these words (all where there is none)."""
+    figures: dict[str, Any] = {}
+    for name, case in CASES.items():
+        if wanted and not any(word.lower() in name.lower() for word in wanted):
+            continue
+        figures[name] = {}
+        for way in WAYS:
+            key = f"{case.file}-{''.join(c if c.isalnum() else '_' for c in way)}"
+            found = KEPT(key, lambda name=name, way=way: measure(name, way))  # type: ignore[misc]
+            figures[name][way] = found
+            at = {e: (a["robust"]["value"], a["seconds"]) for e, a in found["at"].items()}
+            print(name, way, found["bytes"], found["clean"]["value"], at, flush=True)
+        record.write("compression_robustness", SEED, {"networks": kept() | figures})
+
+
+def kept() -> dict[str, Any]:
+    """Return the networks of the result file."""
+    path = record.RESULTS / "compression_robustness.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else {}
+    return {name: forms for name, forms in found.items() if set(forms) == set(WAYS)}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     if "--page" not in sys.argv:
-        figures: dict[str, Any] = {"networks": {}}
-        for name, case in CASES.items():
-            figures["networks"][name] = {}
-            for way in WAYS:
-                key = f"{case.file}-{''.join(c if c.isalnum() else '_' for c in way)}"
-                found = KEPT(key, lambda name=name, way=way: measure(name, way))  # type: ignore[misc]
-                figures["networks"][name][way] = found
-                print(name, way, found["bytes"], found["clean"]["value"], found["at"], flush=True)
-            record.write(
-                "compression_robustness", SEED, figures
-            )  # what is done, network by network
-    kept = json.loads((record.RESULTS / "compression_robustness.json").read_text(encoding="utf-8"))
-    PAGE.write_text(page(kept), encoding="utf-8")
+        run(tuple(sys.argv[1:]))
+    PAGE.write_text(page(kept()), encoding="utf-8")
 
 
 if __name__ == "__main__":

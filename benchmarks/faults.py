@@ -109,7 +109,7 @@ FAULTS = (
     ),
     Fault(
         "all rows draw the same", "core/draws.py",
-        "start = _mix(self.keys ^ _mix(", "start = _mix(self.keys[:1].expand_as(self.keys) ^ _mix(",
+        "start = _mix(self.keys ^ _mixed(", "start = _mix(self.keys[:1].expand_as(self.keys) ^ _mixed(",
         (DRAWS,),
     ),
     # -- constraints

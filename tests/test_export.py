@@ -6,6 +6,7 @@ import builtins
 import copy
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,41 @@ def test_layers_that_stay_in_floating_point_are_named(tmp_path) -> None:
     with pytest.warns(WalnutWarning, match=r"left in floating point in r.onnx: .*LSTM"):
         made = qdq(Recurrent().eval(), tmp_path / "r.onnx", torch.rand(20, 1, 8, 8))
     assert len(made.left) == 1
+
+
+class Shortcut(nn.Module):
+    """A convolution beside every second pixel of its input, filled up with channels of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, 2, 1)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        beside = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        return self.last(torch.relu(self.conv(x) + beside).mean((2, 3)))
+
+
+def test_shortcuts_stay_in_integers_and_answer_the_same(tmp_path, monkeypatch) -> None:
+    import onnx
+
+    torch.manual_seed(0)
+    net, x = Shortcut().eval(), torch.rand(60, 1, 9, 9)
+    graph = onnx.load(to_onnx(net, tmp_path / "float.onnx", x).path).graph
+    assert [n.op_type for n in graph.node].count("Slice") == 1
+    small = qdq(net, tmp_path / "small.onnx", x).path
+    for module, step in (("qdq", "integer_pads"), ("onnx", "merge_slices")):
+        monkeypatch.setattr(sys.modules[f"walnut.export.{module}"], step, lambda graph: None)
+    plain = qdq(net, tmp_path / "plain.onnx", x).path
+    before, after = (onnx.load(path).graph for path in (plain, small))
+    assert [n.op_type for n in before.node].count("Slice") == 2
+    assert len(after.node) < len(before.node) - 2
+    pad = next(n for n in after.node if n.op_type == "Pad")
+    makers = {name: n.op_type for n in after.node for name in n.output}
+    assert makers[pad.input[0]] == "QuantizeLinear"  # what is filled up are integers
+    for run in (onnx_runtime, simulated):
+        assert torch.equal(run(small)(x), run(plain)(x))
 
 
 def test_what_cannot_be_traced_is_said(tmp_path) -> None:

@@ -125,9 +125,10 @@ class HopSkip:
         for begin in range(0, count, 16):  # the same sixteen, whatever the batch
             many = min(16, count - begin)
             stream = draws.fold(begin)
-            u = stream.normal(many, *x.shape[1:], dtype=x.dtype)
             if self.norm is linf:
                 u = 2 * stream.uniform(many, *x.shape[1:], dtype=x.dtype) - 1
+            else:
+                u = stream.normal(many, *x.shape[1:], dtype=x.dtype)
             u = u / u.flatten(2).norm(dim=2).reshape(len(x), many, *[1] * (x.ndim - 1))
             points = (x[:, None] + size[:, None] * u).clamp(limit.lower, limit.upper)
             u = (points - x[:, None]) / size[:, None].clamp_min(torch.finfo(x.dtype).tiny)

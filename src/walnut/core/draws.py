@@ -21,18 +21,19 @@ _GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit intege
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _WORD = 1 << 64
+_CACHED = 1 << 14  # entries hashed at a time: 128 kB, which a core's own cache holds
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64 (torch's is arithmetic)."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
     """Return the splitmix64 finaliser of each entry."""
-    z = (z ^ _shift(z, 30)) * _MIX_1
-    z = (z ^ _shift(z, 27)) * _MIX_2
-    return z ^ _shift(z, 31)
+    z = (z ^ _shift(z, 30)).mul_(_MIX_1)  # what was given is left as it is; from here on in place
+    z = z.bitwise_xor_(_shift(z, 27)).mul_(_MIX_2)
+    return z.bitwise_xor_(_shift(z, 31))
 
 
 def _mixed(number: int) -> int:
@@ -110,16 +111,18 @@ class Draws:
         count = math.prod(shape)
         place = torch.arange(count, device=self.keys.device, dtype=torch.int64)
         start = _mix(self.keys ^ _mixed(self._call * _GOLDEN))
-        return _mix(start[:, None] + place * _GOLDEN).reshape(len(self.keys), *shape)
+        stride, some = place * _GOLDEN, max(1, _CACHED // max(count, 1))
+        parts = [_mix(rows[:, None] + stride) for rows in start.split(some)]
+        return torch.cat(parts).reshape(len(self.keys), *shape)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return numbers in [0, 1) of shape (b, *shape), with 53 random bits before rounding."""
-        return (_shift(self.bits(*shape), 11).double() * 2.0**-53).to(dtype)
+        return _shift(self.bits(*shape), 11).double().mul_(2.0**-53).to(dtype)
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return standard normal numbers of shape (b, *shape) (Box-Muller)."""
-        radius = (-2.0 * torch.log1p(-self.uniform(*shape))).sqrt()
-        return (radius * torch.cos(2.0 * math.pi * self.uniform(*shape))).to(dtype)
+        radius = self.uniform(*shape).neg_().log1p_().mul_(-2.0).sqrt_()
+        return self.uniform(*shape).mul_(2.0 * math.pi).cos_().mul_(radius).to(dtype)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Return integers in {0, ..., high-1} of shape (b, *shape)."""

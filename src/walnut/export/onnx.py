@@ -21,6 +21,7 @@ from walnut.core.frozen import frozen
 from walnut.weights import bake
 
 from .gap import Gap, gap
+from .graph import merge_slices
 from .runtimes import onnx_runtime
 
 OPSET = 18
@@ -95,6 +96,7 @@ def serialised(model: nn.Module, x: Tensor) -> bytes:
         program = _traced(twin, pair)
     proto = program.model_proto
     del proto.graph.value_info[:]  # hints that the exporter's own optimiser leaves out of date
+    merge_slices(proto.graph)
     if proto.ByteSize() > _MOST:
         raise WalnutError(
             f"an ONNX file of {proto.ByteSize() / 1e9:.1f} GB is not written: 2 GB is the most"
