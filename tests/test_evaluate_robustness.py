@@ -21,7 +21,9 @@ from walnut.core.errors import WalnutError
 from walnut.data import load
 from walnut.evaluate import Verdict, robustness
 from walnut.evaluate import verdict as verdict_module
+from walnut.evaluate.descent import Descent
 from walnut.evaluate.honesty import Finding
+from walnut.evaluate.stages import Stage
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
 
@@ -108,6 +110,51 @@ def test_the_curve_falls_and_agrees_with_the_figure(
     for at in (4, 14):
         alone = robustness(net, (x, y), eps=found.curve.eps[at], with_curve=False)
         assert abs(accuracy[at] - alone.robust.value) <= 0.05
+
+
+def test_a_descent_ends_at_the_last_radius_that_fools() -> None:
+    torch.manual_seed(5)
+    net = nn.Linear(6, 2, dtype=torch.float64).eval()
+    x = torch.randn(40, 6, dtype=torch.float64)
+    z = net(x).detach()
+    y = z.argmax(1)
+    slope = (net.weight[0] - net.weight[1]).detach().abs().sum()
+    distance = (z[:, 0] - z[:, 1]).abs() / slope
+    radii = tuple(0.05 * (k + 1) for k in range(10))
+    far = pgd(5.0, steps=3, bounds=None, early_stop=False)  # a bound that says next to nothing
+    descent = Descent(
+        first=far, attack=lambda r: pgd(r, steps=4, bounds=None), radii=radii, bounds=None
+    )
+    found = descent(net, x, y)
+    grid = torch.tensor(radii, dtype=torch.float64)
+    for d, length in zip(distance, found.norms["linf"], strict=True):
+        fools = grid[grid > d + 1e-6]
+        assert length >= d - 1e-9
+        assert length <= (fools[0] + 1e-9 if len(fools) else float("inf"))
+    assert bool(found.success.all())
+
+
+def test_a_curve_that_is_too_high_is_told(
+    digits: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, y = digits
+    good = robustness(net, (x, y), eps=0.06)
+    told = {check.name: check for check in good.checks}["curve"]
+    assert told.level == "good"
+    assert good.curve is not None
+    assert good.curve.check is not None
+    assert good.curve.check.excess <= 0.02
+    lazy = Stage("nearest", lambda s: pgd(2 * s.eps, steps=20, early_stop=False), "minimal")
+    monkeypatch.setattr(verdict_module, "CURVE", (lazy,))
+    found = robustness(net, (x, y), eps=0.06)
+    assert found.curve is not None
+    check = found.curve.check
+    assert check is not None
+    assert check.excess > 0.02
+    told = {check.name: check for check in found.checks}["curve"]
+    assert told.level == "odd"
+    assert "too high" in told.sentence
+    assert found.curve.accuracy[9] == found.robust.value
 
 
 def test_autoattack_finds_no_more(digits: tuple[nn.Module, Tensor, Tensor]) -> None:

@@ -14,7 +14,7 @@ from walnut.attacks.bracket import bracket
 from walnut.core.types import Attack
 
 from .cascade import Cascade
-from .descent import Descent
+from .descent import Descent, inside
 from .probes import ROWS
 from .stages import Setting, Stage, Suspicion, climb, gradients
 from .survey import Survey
@@ -79,13 +79,13 @@ def grid(eps: float) -> tuple[float, ...]:
     return tuple(float(f"{2 * eps * (k + 1) / POINTS:.10g}") for k in range(POINTS))
 
 
-def _search(steps: int, beyond: bool) -> Callable[[Setting], Attack]:
+def _search(beyond: bool) -> Callable[[Setting], Attack]:
     """Return the search among the radii above the one asked for, or below it."""
 
     def make(s: Setting) -> Attack:
         radii = tuple(r for r in grid(s.eps) if (r > s.eps if beyond else r < s.eps))
         first = bracket(
-            norm=s.norm, steps=steps, first=_BEYOND * s.eps if beyond and s.eps else None, refine=4,
+            norm=s.norm, steps=30, first=_BEYOND * s.eps if beyond and s.eps else None, refine=4,
             bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
         return Descent(
@@ -105,8 +105,8 @@ def _wanted(survey: Survey, suspicion: Suspicion) -> str:
 
 
 CURVE = (
-    Stage("nearest, standing", _search(40, True), "minimal", when=_wanted),
-    Stage("nearest, fallen", _search(20, False), "minimal", _fallen, _wanted),
+    Stage("nearest, standing", _search(True), "minimal", when=_wanted),
+    Stage("nearest, fallen", _search(False), "minimal", _fallen, _wanted),
 )
 """A search on every example that the network gets right; what it breaks inside the ball counts as broken."""
 
@@ -141,7 +141,7 @@ def checked(cascade: Cascade) -> Check | None:
     some = rows[torch.arange(count, device=rows.device) * len(rows) // count]
     longer = climb(40, 3, scout=7, first=1, seed=6)
     cascade.stage(
-        Stage("nearest, checked", lambda s: longer(replace(s, eps=radius)), "minimal"), some,
+        Stage("nearest, checked", lambda s: longer(replace(s, eps=inside(radius))), "minimal"), some,
         f"the curve at {radius:.4g}",
     )  # fmt: skip
     fell = int((smallest(survey, eps)[some] <= radius).sum())

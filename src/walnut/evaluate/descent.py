@@ -17,6 +17,11 @@ from walnut.core.types import Attack, Model
 from .probes import reach
 
 
+def inside(radius: float) -> float:
+    """Return a radius whose ball, as it is computed in float32, lies in that of ``radius``."""
+    return max(radius * (1 - 1e-5) - 2e-7, 0.0)
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Descent(MinimalAttack):
     """Go down a list of radii for as long as an attack fools the network inside them.
@@ -53,6 +58,6 @@ class Descent(MinimalAttack):
             within = record.success[live] & (size(record.x[live] - x[live], self.norm) <= eps)
             tried = live[~within]
             if len(tried):
-                found = self.attack(eps)(model, x[tried], y[tried])  # type: ignore[arg-type]
+                found = self.attack(inside(eps))(model, x[tried], y[tried])  # type: ignore[arg-type]
                 record.nearer(tried, found, self.norm)
                 live = live[~torch.isin(live, tried[~found.success])]
