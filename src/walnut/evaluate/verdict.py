@@ -30,7 +30,7 @@ from .probes import Probes, probe
 from .stages import Setting, Stage, plan, suspected
 from .survey import StageRecord, Survey
 
-VERSION = 2  # of the ledger: a change of what stages do makes old outcomes useless
+VERSION = 3  # of the ledger: a change of what stages do makes old outcomes useless
 
 
 @dataclass(frozen=True)
