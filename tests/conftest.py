@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,27 @@ def data_folder() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs the real data: set WALNUT_DATA to its folder")
     return Path(folder)
+
+
+def _short_queries() -> Iterator[None]:
+    """The verdict's long stages that ask without gradients, shortened: for tests of something else."""
+    from walnut.evaluate import stages
+
+    short = {
+        "all queries": stages.queries(150, seed=1), "queries": stages.queries(60),
+        "labels only": stages.labels_only(2, 12), "all labels": stages.labels_only(3, 12),
+    }  # fmt: skip
+    plan = tuple(replace(s, make=short.get(s.name, s.make)) for s in stages.STANDARD)
+    assert set(short) <= {s.name for s in plan}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(stages.PLANS, "standard", plan)
+        yield
+
+
+short_queries = pytest.fixture(_short_queries, name="short_queries")
+short_queries_in_module = pytest.fixture(
+    _short_queries, scope="module", name="short_queries_in_module"
+)
 
 
 @pytest.fixture

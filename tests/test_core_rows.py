@@ -74,14 +74,35 @@ def test_passes_are_counted_exactly():
     assert int(found.forward.sum()) == calls["rows"]
 
 
-def test_a_run_without_success_costs_one_pass_per_step_and_one_to_check():
+def test_a_run_without_success_costs_one_pass_per_step_two_looks_and_one_to_check():
     net = small_net()
     x, y = labelled(net)
     found = pgd(1e-6, steps=7, keep_best=False)(net, x, y)
     assert not found.success.any()
     assert (found.backward == 7).all()
-    assert (found.forward == 8).all()
+    assert (found.forward == 10).all()
     assert (found.first_success == -1).all()
+    to_the_end = pgd(1e-6, steps=7, keep_best=False, early_stop=False)(net, x, y)
+    assert (to_the_end.forward == 8).all()
+
+
+def test_a_look_saves_passes_and_changes_nothing(monkeypatch):
+    net = small_net()
+    x, y = labelled(net, n=30)
+    net, x = net.double(), x.double()
+    attack = pgd(0.1, steps=8, random_start=False)
+    looked = attack(net, x, y)
+    monkeypatch.setattr("walnut.core.ascend._LOOK", 0)
+    plain = attack(net, x.double(), y)
+    assert torch.equal(looked.x, plain.x)
+    assert torch.equal(looked.success, plain.success)
+    assert torch.equal(looked.first_success, plain.first_success)
+    soon = (looked.first_success == 1) | (looked.first_success == 2)
+    assert soon.sum() >= 5
+    assert (looked.backward[soon] < plain.backward[soon]).all()
+    assert (looked.forward[soon] + looked.backward[soon]).sum() < (
+        plain.forward[soon] + plain.backward[soon]
+    ).sum()
 
 
 def test_an_example_fooled_at_once_leaves_at_once():

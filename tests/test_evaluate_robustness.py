@@ -22,8 +22,9 @@ from walnut.core.errors import WalnutError
 from walnut.data import load
 from walnut.evaluate import Verdict, robustness
 from walnut.evaluate import verdict as verdict_module
+from walnut.evaluate.descent import Descent
 from walnut.evaluate.honesty import Finding
-from walnut.evaluate.stages import AUTOATTACK, queries
+from walnut.evaluate.stages import AUTOATTACK, Stage, queries
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
 
@@ -112,6 +113,52 @@ def test_the_curve_falls_and_agrees_with_the_figure(
         assert abs(accuracy[at] - alone.robust.value) <= 0.05
 
 
+def test_a_descent_ends_at_the_last_radius_that_fools() -> None:
+    torch.manual_seed(5)
+    net = nn.Linear(6, 2, dtype=torch.float64).eval()
+    x = torch.randn(40, 6, dtype=torch.float64)
+    z = net(x).detach()
+    y = z.argmax(1)
+    slope = (net.weight[0] - net.weight[1]).detach().abs().sum()
+    distance = (z[:, 0] - z[:, 1]).abs() / slope
+    radii = tuple(0.05 * (k + 1) for k in range(10))
+    far = pgd(5.0, steps=3, bounds=None, early_stop=False)  # a bound that says next to nothing
+    descent = Descent(
+        first=far, attack=lambda r: pgd(r, steps=4, bounds=None), radii=radii, bounds=None
+    )
+    found = descent(net, x, y)
+    grid = torch.tensor(radii, dtype=torch.float64)
+    for d, length in zip(distance, found.norms["linf"], strict=True):
+        fools = grid[grid > d + 1e-6]
+        assert length >= d - 1e-9
+        assert length <= (fools[0] + 1e-9 if len(fools) else float("inf"))
+    assert bool(found.success.all())
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_a_curve_that_is_too_high_is_told(
+    digits: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x, y = digits
+    good = robustness(net, (x, y), eps=0.06)
+    told = {check.name: check for check in good.checks}["curve"]
+    assert told.level == "good"
+    assert good.curve is not None
+    assert good.curve.check is not None
+    assert good.curve.check.excess <= 0.02
+    lazy = Stage("nearest", lambda s: pgd(2 * s.eps, steps=20, early_stop=False), "minimal")
+    monkeypatch.setattr(verdict_module, "CURVE", (lazy,))
+    found = robustness(net, (x, y), eps=0.06)
+    assert found.curve is not None
+    check = found.curve.check
+    assert check is not None
+    assert check.excess > 0.02
+    told = {check.name: check for check in found.checks}["curve"]
+    assert told.level == "odd"
+    assert "too high" in told.sentence
+    assert found.curve.accuracy[9] == found.robust.value
+
+
 def test_autoattack_finds_no_more(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     x, y = x[:30], y[:30]
@@ -140,6 +187,7 @@ def test_passes_are_those_that_were_made(digits: tuple[nn.Module, Tensor, Tensor
     assert abs(found.backward * 30 - asked[1]) <= 0.02 * asked[1]
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_the_same_for_every_batch_size(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     net, x, y = net.double(), x[:40].double(), y[:40]
@@ -157,6 +205,7 @@ def test_a_radius_of_nothing_is_the_clean_accuracy(
     assert found.robust == found.clean
 
 
+@pytest.mark.usefixtures("short_queries")
 @pytest.mark.parametrize(("classes", "norm", "eps"), [(2, linf, 0.05), (3, l2, 0.1), (2, l1, 0.2)])
 def test_few_classes_and_vectors(classes: int, norm: Any, eps: float) -> None:
     torch.manual_seed(classes)
@@ -169,6 +218,7 @@ def test_few_classes_and_vectors(classes: int, norm: Any, eps: float) -> None:
     assert whole.robust.value <= 0.5 or red(whole)
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_one_class_of_data() -> None:
     net = small_net()
     x, y = labelled(net, 30)
@@ -217,6 +267,7 @@ class Wrapped(nn.Module):
         return self.after(self.net(x))
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_a_rounded_input_is_seen_through(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     rounded = Rounded(net, 15)
@@ -231,6 +282,7 @@ def test_a_rounded_input_is_seen_through(digits: tuple[nn.Module, Tensor, Tensor
     assert found.entrance.match.agreement == 1.0
 
 
+@pytest.mark.usefixtures("short_queries")
 @pytest.mark.parametrize(
     ("make", "name"),
     [
@@ -251,6 +303,7 @@ def test_no_illusion_is_silent(
     assert not name or name in red(found)
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_large_and_tiny_logits_hide_nothing(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     plain = robustness(net, (x, y), eps=0.08, with_curve=False)
@@ -309,6 +362,7 @@ class Mortal(nn.Module):
         return self.net(x)
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_goes_on_where_it_was_stopped(
     digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
 ) -> None:
@@ -329,6 +383,7 @@ def test_goes_on_where_it_was_stopped(
     assert calls - mortal.calls < used / 4  # only the looks at the network are made again
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_a_damaged_outcome_is_computed_again(
     digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
 ) -> None:
@@ -400,6 +455,7 @@ def test_what_is_known_of_each_example(digits: tuple[nn.Module, Tensor, Tensor])
     assert found.json()["robust"]["correct"] == int((arrays["fell_to"] == STANDING).sum())
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_what_the_probes_find_is_a_reason_to_ask_without_gradients(
     digits: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

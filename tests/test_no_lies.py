@@ -219,7 +219,10 @@ def quick_search() -> Any:
 
 @pytest.fixture(scope="module")
 def searched(
-    network: Path, quick_search: Any, tmp_path_factory: pytest.TempPathFactory
+    network: Path,
+    quick_search: Any,
+    short_queries_in_module: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Json]:
     pytest.importorskip("optuna")
     folder = tmp_path_factory.mktemp("search")

@@ -81,6 +81,18 @@ class Record:
         self.forward[rows] += found.forward
         self.backward[rows] += found.backward
 
+    def nearer(self, rows: Tensor, found: Adversarial, norm: Norm) -> None:
+        """Take from another attempt what fools nearer by, or what failed where nothing fools yet."""
+        length, before = size(found.x - self.x0[rows], norm), size(self.x[rows] - self.x0[rows], norm)
+        had = self.success[rows]
+        better = torch.where(found.success, ~had | (length < before), ~had)
+        first = found.success & (self.first[rows] < 0)
+        self.first[rows[first]] = found.first_success[first]
+        self.x[rows[better]], self.success[rows[better]] = found.x[better], found.success[better]
+        self.prediction[rows[better]] = found.prediction[better]
+        self.forward[rows] += found.forward
+        self.backward[rows] += found.backward
+
     def refine(
         self, net: Queried, y: Tensor, norm: Norm, passes: int, attack: MinimalAttack
     ) -> None:

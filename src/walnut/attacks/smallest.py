@@ -87,18 +87,8 @@ class Smallest(MinimalAttack):
     ) -> None:
         """Run an attack on some rows; keep what is nearer, or the attempt of those that never fooled."""
         found = attack(model, x[rows], y[rows])  # type: ignore[arg-type]
-        record.forward[rows] += found.forward
-        record.backward[rows] += found.backward
-        length = found.norms[NAMES[self.norm]]
-        before = size(record.x[rows] - x[rows], self.norm)
-        better = found.success & (~record.success[rows] | (length < before))
-        better = better | (~record.success[rows] & ~found.success)
-        kept = rows[better]
-        record.x[kept], record.success[kept] = found.x[better], found.success[better]
-        record.prediction[kept] = found.prediction[better]
-        fresh = rows[found.success & (record.first[rows] < 0)]
-        record.first[fresh] = found.first_success[found.success & (record.first[rows] < 0)]
-        places = self._places(length.to(x))
+        record.nearer(rows, found, self.norm)
+        places = self._places(found.norms[NAMES[self.norm]].to(x))
         high[rows] = torch.where(found.success, torch.minimum(high[rows], places), high[rows])
 
     def _places(self, length: Tensor) -> Tensor:

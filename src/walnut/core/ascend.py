@@ -35,6 +35,9 @@ from .types import (
 )
 
 
+_LOOK = 2  # steps: on an undefended network nine in ten fall within two, on a defended one few do
+
+
 @dataclass(frozen=True)
 class Climb:
     """What a gradient step is (a :class:`walnut.core.rows.Method`)."""
@@ -128,8 +131,10 @@ def ascend(
             to mend it.
     """
     climb = Climb(step_size, direction, constraint, gradient, image, decay, random_start)
+    # only a plain gradient asks the network at the very point that the criterion judges
+    look = _LOOK if early_stop and drop and isinstance(gradient, plain) else 0
     run = Run(
         objective, criterion, steps, restarts, random_start, early_stop, keep_best, seed,
-        batch_size, drop, name,
+        batch_size, drop, name, look,
     )  # fmt: skip
     return run(climb, model, x, y)

@@ -96,6 +96,7 @@ class Run:
     batch_size: int = 256
     drop: bool = True
     name: str = ""
+    look: int = 0  # steps of the first run before whose gradient a row is asked whether it is decided
 
     def __call__(self, method: Method, model: Model, x: Tensor, y: Tensor) -> Adversarial:
         """Run ``method`` on every example of ``x`` (n, ...) and return the record."""
@@ -155,9 +156,11 @@ class _Work:
     def step(self) -> bool:
         """Advance every row by one step; say whether any is left."""
         self._admit()
-        batch = self.batch
-        if batch is None or len(batch.index) == 0:
+        if self.batch is None or len(self.batch.index) == 0:
             return False
+        batch = self.batch = self._look(self.batch)
+        if len(batch.index) == 0:
+            return True  # all left; there may be more to admit
         draws = self._draws(batch.index, batch.restart, batch.step)
         values, seen = self._measure(
             batch, lambda value: self.method.evaluate(value, batch.state, draws)
@@ -174,6 +177,21 @@ class _Work:
         batch.step = batch.step + 1
         self.batch = self._turn(batch)
         return True
+
+    def _look(self, batch: _Batch) -> _Batch:
+        """Ask young rows without a gradient: who is decided leaves, and a backward pass is saved.
+
+        Where most fall at once a look pays; it costs the others a forward pass.
+        """
+        young = (batch.step > 0) & (batch.step <= self.run.look) & (batch.restart == 0)
+        if not bool(young.any()):
+            return batch
+        rows, others = batch.take(young.nonzero()[:, 0]), batch.take((~young).nonzero()[:, 0])
+        with torch.no_grad():
+            point = self.method.point(rows.state)
+            self._measure(rows, lambda value: (value(point), None))
+        self._leave(rows.take(rows.decided.nonzero()[:, 0]))
+        return others.join(rows.take((~rows.decided).nonzero()[:, 0]))
 
     def _measure(self, batch: _Batch, evaluate: Any) -> tuple[Tensor, Any]:
         """Evaluate the rows, count the passes, and note what is best and what is decided."""

@@ -112,7 +112,7 @@ class Cascade:
         known = torch.where(found.success, radius, torch.full_like(radius, float("inf")))
         forward = found.forward.clone()
         hope = torch.full_like(radius, float("-inf"))
-        failed = (~success).nonzero()[:, 0]
+        failed = (~found.success).nonzero()[:, 0]  # one that fools outside says nothing of here
         if len(failed):
             hope[failed] = self.hope(found, failed, y)
             forward[failed] += 1

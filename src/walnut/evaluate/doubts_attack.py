@@ -5,6 +5,7 @@ Rows of the checklist of Carlini et al. 2019 ("On evaluating adversarial robustn
 
 from __future__ import annotations
 
+from .curve import Check
 from .evidence import CLEAR, Evidence, good, only
 from .honesty import Finding
 from .probes import RADII
@@ -188,7 +189,7 @@ def restarts(e: Evidence) -> Finding:
 
 def targeted(e: Evidence) -> Finding:
     """Row 14: targeted and untargeted attacks were both run."""
-    stages = [s for s in e.stages if s.name in ("targeted", "apgd-t", "fab-t")]
+    stages = [s for s in e.stages if s.name in ("targeted", "targeted, long", "apgd-t", "fab-t")]
     if not stages:
         return Finding(
             "targeted and untargeted",
@@ -228,6 +229,22 @@ def undefended(e: Evidence) -> Finding:
         "good",
         f"the float network's examples break {stage.broke} of {stage.entered} that stood",
     )
+
+
+def settled(check: Check | None) -> Finding:
+    """Our own: a longer attack finds little that the curve counts as right away from the radius asked for."""
+    name = "curve"
+    if check is None:
+        return good(name, "no example is in doubt at the other radii of the curve")
+    told = f"of {check.tried} examples in doubt at {check.eps:.4g} a longer attack broke {check.fell}"
+    if check.excess > CLEAR:
+        return Finding(
+            name,
+            "odd",
+            f"{told}: the curve is too high there by about {100 * check.excess:.0f} points",
+            "it is an upper bound but at the radius asked for: ask for a verdict at that radius",
+        )
+    return good(name, told)
 
 
 PROBED = (steps_beat_one, radius_helps, far_breaks_all)

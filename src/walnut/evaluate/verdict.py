@@ -18,9 +18,9 @@ from walnut.core.types import Model, Progress
 
 from .accuracy import Share
 from .cascade import NAMES, Cascade
-from .curve import CURVE, Curve, curve, smallest
+from .curve import CURVE, Curve, checked, curve, smallest
 from .doubts import doubts
-from .doubts_attack import PROBED
+from .doubts_attack import PROBED, settled
 from .entrance import Entrance, enter
 from .evidence import Evidence
 from .floor import floor, provable
@@ -30,7 +30,7 @@ from .probes import Probes, probe
 from .stages import Setting, Stage, plan, suspected
 from .survey import StageRecord, Survey
 
-VERSION = 2  # of the ledger: a change of what stages do makes old outcomes useless
+VERSION = 3  # of the ledger: a change of what stages do makes old outcomes useless
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,8 @@ def _judge(
     survey = Survey.of(x, y)
     cascade = Cascade(entrance.attacked, setting, survey, ledger, entrance.cost, progress)
     probes = _attacked(cascade, entrance, entrance.transfers(stages, surrogates))
-    if with_curve and name != "autoattack":
-        cascade.run(CURVE, entrance.suspicion)
+    found = _curve(cascade, entrance) if with_curve and name != "autoattack" else None
     proven = floor(entrance, survey, setting, ledger, progress) if certify else None
-    found = (
-        curve(survey, setting.eps) if any(s.family == "minimal" for s in survey.stages) else None
-    )
     forward, backward = (
         survey.forward.sum() + entrance.passes[0],
         survey.backward.sum() + entrance.passes[1],
@@ -208,8 +204,19 @@ def _judge(
         time.perf_counter() - began, survey, None if proven is None else proven.share,
     )  # fmt: skip
     evidence = Evidence(survey, setting, entrance, probes, twin is not None, surrogates)
-    more = () if proven is None else (provable(proven, survey),)
-    return replace(verdict, checks=tuple(doubts(evidence, more)))
+    more = [] if proven is None else [provable(proven, survey)]
+    if found is not None:
+        more.append(settled(found.check))
+    return replace(verdict, checks=tuple(doubts(evidence, tuple(more))))
+
+
+def _curve(cascade: Cascade, entrance: Entrance) -> Curve | None:
+    """Search every example's smallest perturbation; None where nothing could be searched."""
+    cascade.run(CURVE, entrance.suspicion)
+    if not any(s.family == "minimal" for s in cascade.survey.stages):
+        return None
+    check = checked(cascade)
+    return curve(cascade.survey, cascade.setting.eps, check)
 
 
 def _attacked(cascade: Cascade, entrance: Entrance, stages: tuple[Stage, ...]) -> Probes:
