@@ -277,7 +277,8 @@ def _words(
         if int(k.max(initial=0)) > ups or -int(k.min(initial=0)) > downs:
             raise damaged("a value that its codebook lacks")
         table = np.concatenate([book[ups:][::-1], np.zeros(1, book.dtype), book[:ups]])
-        return table[k + downs]
+        k += downs
+        return table[k]
     if form in (2, 3):
         return grid.values(k, np.frombuffer(scale, "<f4")).view("<u4")
     if form in (5, 6):

@@ -38,6 +38,7 @@ DTYPES: dict[str, torch.dtype] = {
 
 LAYOUTS = ("raw", "planes", "codebook", "sparse")
 _LARGE, _CHUNK = 1 << 20, 1 << 18
+_HUGE = 1 << 22  # numbers from which on nothing is tried beside mixed contexts: time and memory
 _EXPONENT_ACROSS_BYTES = (torch.float32, torch.bfloat16)  # one sign bit, eight bits of exponent
 
 
@@ -77,6 +78,11 @@ def encode(tensor: Tensor, coders: Sequence[Coder] = ALL) -> bytes:
     dtype_name(tensor)
     words, dtype, shape = _to_words(tensor), tensor.dtype, tuple(tensor.shape)
     few = _few_distinct(words)
+    book = partial(_book, dtype=dtype, coders=coders)
+    if MIXED in coders and len(words) > _HUGE:
+        mixed = integers.encode(words, dtype, shape, few, book)
+        if mixed:
+            return min(mixed, key=len)
     mask = words != 0
     density = np.count_nonzero(mask) / max(len(words), 1)
     options = []
@@ -89,7 +95,6 @@ def encode(tensor: Tensor, coders: Sequence[Coder] = ALL) -> bytes:
     if not options or len(words) <= _LARGE or density > 0.5:
         options.append(_dense(words, dtype, coders, few))
     if MIXED in coders:
-        book = partial(_book, dtype=dtype, coders=coders)
         options += integers.encode(words, dtype, shape, few, book)
     return min(options, key=len)
 
