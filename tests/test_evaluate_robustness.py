@@ -168,7 +168,7 @@ def test_autoattack_finds_no_more(digits: tuple[nn.Module, Tensor, Tensor]) -> N
     assert [stage.name for stage in AUTOATTACK] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert [stage.name for stage in theirs.stages] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert mine.robust.correct <= theirs.robust.correct
-    assert theirs.forward > 4 * mine.forward
+    assert theirs.forward > 2 * mine.forward
 
 
 def test_passes_are_those_that_were_made(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
