@@ -31,6 +31,7 @@ def merge_slices(graph: Any) -> None:
             second.input[k + 1] = name
         second.input[0] = first.input[0]
         graph.node.remove(first)
+    _drop_unread(graph)
 
 
 def integer_pads(graph: Any) -> None:
@@ -62,6 +63,7 @@ def integer_pads(graph: Any) -> None:
         graph.node.remove(after)
         if readers[before.output[0]] == 1:
             graph.node.remove(before)
+    _drop_unread(graph)
 
 
 def _with_zeros(pad: Any, known: dict[str, Any]) -> bool:
@@ -87,6 +89,13 @@ def _constants(graph: Any) -> dict[str, Any]:
     from onnx import numpy_helper
 
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _drop_unread(graph: Any) -> None:
+    """Remove the constants that no node reads any more: runtimes warn of them."""
+    readers = _readers(graph)
+    for tensor in [t for t in graph.initializer if t.name not in readers]:
+        graph.initializer.remove(tensor)
 
 
 def _readers(graph: Any) -> dict[str, int]:
