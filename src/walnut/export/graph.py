@@ -19,9 +19,9 @@ def merge_slices(graph: Any) -> None:
         first = next((n for n in graph.node if n.output[0] == second.input[0]), None)
         if first is None or first.op_type != "Slice" or readers[first.output[0]] != 1:
             continue
-        given = [[known.get(name) for name in n.input[1:]] for n in (first, second)]
-        if any(len(of) != 4 or any(value is None for value in of) for of in given):
+        if any(len(n.input) != 5 or set(n.input[1:]) - known.keys() for n in (first, second)):
             continue  # bounds that are computed, or left to their defaults
+        given = [[known[name] for name in n.input[1:]] for n in (first, second)]
         axes = [a for of in given for a in of[2].tolist()]
         if len(set(axes)) < len(axes) or min(axes) < 0 <= max(axes):
             continue  # the same axis twice, or axes counted from both ends
