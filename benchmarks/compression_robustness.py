@@ -285,7 +285,7 @@ def attacked(
         "robust": judged.robust.json(),
         "standing": judged.survey.standing.tolist(),
         "transfer_from_dense": accuracy(form.model, carried(case, eps), rows[1]).json(),
-        "stages": {s.name: [s.rows, s.broke] for s in judged.stages},
+        "stages": {s.name: [s.entered, s.broke] for s in judged.stages},
         "flags": [flag.name for flag in judged.flags],
         "seconds": round(judged.seconds, 1),
     }
