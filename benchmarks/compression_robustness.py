@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import compression_robustness_page
 import record
 from walnut import data, nets
 from walnut.attacks import pgd, square
@@ -57,7 +58,6 @@ OUT = Path("runs/bench-compression-robustness")
 KEPT = Cells(OUT / "cells", {"seed": SEED, "clean": CLEAN, "trained": TRAINED})
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CIFAR = {"mean": (0.4914, 0.4824, 0.4467), "std": (0.2471, 0.2435, 0.2616)}
-PAGE = Path(__file__).parent.parent / "docs" / "compression-robustness.md"
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def attacked(
         "robust": judged.robust.json(),
         "standing": judged.survey.standing.tolist(),
         "transfer_from_dense": accuracy(form.model, carried(case, eps), rows[1]).json(),
-        "stages": {s.name: [s.rows, s.broke] for s in judged.stages},
+        "stages": {s.name: [s.entered, s.broke] for s in judged.stages},
         "flags": [flag.name for flag in judged.flags],
         "seconds": round(judged.seconds, 1),
     }
@@ -293,50 +293,6 @@ def attacked(
         asked = square(eps, queries=QUERIES, seed=SEED)(adapt(form.model), *rows)
         found["asked_only"] = Share.of(~asked.success).json()
     return found
-
-
-def page(figures: dict[str, Any]) -> str:
-    """Return the table as a page."""
-    lines = [
-        "# What compression does to robustness",
-        "",
-        "Made by `python benchmarks/compression_robustness.py`; the numbers, with the machine and the",
-        "date, are in `benchmarks/results/compression_robustness.json`. Clean: 1,000 test examples.",
-        "Robust: the cascade in the L∞ ball on 200 (95 % intervals are about ±7 points wide).",
-        "Transfer: accuracy on the dense network's adversarial examples. Bytes: the length of the file",
-        "that was opened again. Latency: one example, one thread, in turn with the dense network in",
-        "PyTorch. The int8 rows are ONNX Runtime's own kernels, attacked as deployed: by the cascade's",
-        "gradient-free stages, through the float twin's gradient, and with the dense network's examples.",
-        "",
-    ]  # fmt: skip
-    for name, forms in figures["networks"].items():
-        lines += ["", f"## {name}", ""]
-        radii = CASES[name].eps
-        heads = [f"robust ε={_eps(e)} | transfer ε={_eps(e)}" for e in radii]
-        lines.append("| form | bytes | smaller | clean | " + " | ".join(heads) + " | ms | flags |")
-        lines.append("|---|---:|---:|---:|" + "---:|---:|" * len(radii) + "---:|---|")
-        for way, f in forms.items():
-            cells = []
-            flags: set[str] = set()
-            for eps in radii:
-                at = f["at"][f"{eps:.6g}"]
-                cells += [_percent(at["robust"]), _percent(at["transfer_from_dense"])]
-                flags |= set(at["flags"])
-            lines.append(
-                f"| {way} | {f['bytes']:,} | {f['ratio']:.1f}× | {_percent(f['clean'])} | "
-                + " | ".join(cells)
-                + f" | {f['latency']['median_ms']:.3g} | {', '.join(sorted(flags))} |"
-            )
-    return "\n".join([*lines, ""])
-
-
-def _eps(eps: float) -> str:
-    levels = round(255 * eps)
-    return f"{levels}/255" if abs(255 * eps - levels) < 1e-6 else f"{eps:g}"
-
-
-def _percent(share: dict[str, Any]) -> str:
-    return f"{100 * share['value']:.1f}"
 
 
 def run(wanted: tuple[str, ...]) -> None:
@@ -352,7 +308,9 @@ def run(wanted: tuple[str, ...]) -> None:
             figures[name][way] = found
             at = {e: (a["robust"]["value"], a["seconds"]) for e, a in found["at"].items()}
             print(name, way, found["bytes"], found["clean"]["value"], at, flush=True)
-        record.write("compression_robustness", SEED, {"networks": kept() | figures})
+        whole = kept() | figures
+        ordered = {name: whole[name] for name in CASES if name in whole}
+        record.write("compression_robustness", SEED, {"networks": ordered})
 
 
 def kept() -> dict[str, Any]:
@@ -366,7 +324,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if "--page" not in sys.argv:
         run(tuple(sys.argv[1:]))
-    PAGE.write_text(page(kept()), encoding="utf-8")
+    compression_robustness_page.write()
 
 
 if __name__ == "__main__":

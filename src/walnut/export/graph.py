@@ -19,9 +19,9 @@ def merge_slices(graph: Any) -> None:
         first = next((n for n in graph.node if n.output[0] == second.input[0]), None)
         if first is None or first.op_type != "Slice" or readers[first.output[0]] != 1:
             continue
-        given = [[known.get(name) for name in n.input[1:]] for n in (first, second)]
-        if any(len(of) != 4 or any(value is None for value in of) for of in given):
+        if any(len(n.input) != 5 or set(n.input[1:]) - known.keys() for n in (first, second)):
             continue  # bounds that are computed, or left to their defaults
+        given = [[known[name] for name in n.input[1:]] for n in (first, second)]
         axes = [a for of in given for a in of[2].tolist()]
         if len(set(axes)) < len(axes) or min(axes) < 0 <= max(axes):
             continue  # the same axis twice, or axes counted from both ends
@@ -31,6 +31,7 @@ def merge_slices(graph: Any) -> None:
             second.input[k + 1] = name
         second.input[0] = first.input[0]
         graph.node.remove(first)
+    _drop_unread(graph)
 
 
 def integer_pads(graph: Any) -> None:
@@ -62,6 +63,7 @@ def integer_pads(graph: Any) -> None:
         graph.node.remove(after)
         if readers[before.output[0]] == 1:
             graph.node.remove(before)
+    _drop_unread(graph)
 
 
 def _with_zeros(pad: Any, known: dict[str, Any]) -> bool:
@@ -87,6 +89,13 @@ def _constants(graph: Any) -> dict[str, Any]:
     from onnx import numpy_helper
 
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _drop_unread(graph: Any) -> None:
+    """Remove the constants that no node reads any more: runtimes warn of them."""
+    readers = _readers(graph)
+    for tensor in [t for t in graph.initializer if t.name not in readers]:
+        graph.initializer.remove(tensor)
 
 
 def _readers(graph: Any) -> dict[str, int]:
