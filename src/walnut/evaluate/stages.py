@@ -221,12 +221,15 @@ STANDARD = (
         "targeted", climb(10, 5, scout=4, targets=5, first=1, seed=2), rows=affordable(12, 50),
         when=gradients,
     ),
-    Stage("diversified", climb(14, 6, scout=5, first=1), rows=affordable(14, 84), when=gradients),
+    Stage(
+        "diversified", climb(13, 5, scout=7, first=1), rows=affordable(15.6, 65), when=gradients
+    ),
+    Stage("fine", climb(100, scout=10, first=1, seed=5), rows=affordable(4, 100), when=gradients),
+    Stage("long", climb(40, 4, scout=7, first=1, seed=1), rows=affordable(8, 160), when=gradients),
     Stage(
         "targeted, long", climb(25, 9, scout=7, targets=9, first=1, seed=3),
-        rows=affordable(12, 225), when=gradients,
+        rows=affordable(8, 225), when=gradients,
     ),
-    Stage("long", climb(40, 6, scout=7, first=1, seed=1), rows=affordable(10, 240), when=gradients),
     Stage("doubt", climb(40, 6, scout=7, first=1, seed=4), rows=within(100, 240), when=doubt),
     Stage("half steps", climb(10, peak=1.0), rows=sampled(24), when=gradients),
     Stage("double steps", climb(10, peak=4.0), rows=sampled(24), when=gradients),
@@ -240,11 +243,11 @@ STANDARD = (
 )  # fmt: skip
 """The default: about eighty passes an example where most stand, a handful where most fall.
 
-Breadth before length: what falls after the first ten steps falls within a few steps of a start that leads
-elsewhere (another loss, another class, another direction), seldom late in a long run. Stages, their order
-and their rows were chosen on ``tune-fashion-linf`` of benchmarks/defended.py, where they broke all that
-far longer runs of any of them did; the allowance behind ``doubt`` keeps a verdict on 500 examples within
-120 forward passes each.
+Breadth before length: what falls after the first ten steps falls mostly within a few steps of a start that
+leads elsewhere (another loss, another class, another direction), and what came within a hair of falling to
+a few hundred fine steps. Stages and rows were chosen on ``tune-fashion-linf`` of benchmarks/defended.py and
+on a network like ``tune-mnist-linf`` from 8,000 examples; there they broke all that far longer runs of
+each did. The allowance behind ``doubt`` keeps a verdict on 500 examples within 120 forward passes each.
 """
 
 
