@@ -184,7 +184,7 @@ def test_the_tables_are_what_their_formulas_say() -> None:
     x = np.arange(-kernel.STRETCH, kernel.STRETCH + 1) / 256
     squash = table[: 2 * kernel.STRETCH + 1]
     assert np.abs(squash - np.clip(65536 / (1 + np.exp(-x)), 1, 65535)).max() <= 1
-    for start, (s, prior) in ((kernel.FIRST, (1, 1.25)), (kernel.LATER, (0.75, 5))):
+    for start, (s, prior) in ((kernel.FIRST, (1.5, 1.25)), (kernel.LATER, (1, 5))):
         told = np.arange(kernel.RATES) / 8
         found = table[start : start + kernel.RATES] / 65536
         assert np.abs(found - s / (prior + told)).max() < 2**-16

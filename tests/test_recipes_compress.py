@@ -112,7 +112,7 @@ def test_biases_and_codebooks_are_float16_where_that_loses_nothing(
     assert not mine(copy.deepcopy(coarse), right)
     with torch.no_grad():  # a bias just above a tie, that float16 has below it
         coarse.get_parameter("fc3.weight").zero_()
-        coarse.get_parameter("fc3.bias").zero_()[:2] = torch.tensor([0.5, 0.50001])
+        coarse.get_parameter("fc3.bias").zero_()[:2] = torch.tensor([1.0, 1.00001])
     assert mine(coarse, torch.ones_like(right))
 
 

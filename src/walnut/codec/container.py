@@ -34,7 +34,7 @@ from .stream import Reader
 from .symbols import ALL, Coder
 
 MAGIC = b"walnut"
-VERSION = 2
+VERSION = 3
 _CHECK = 4
 
 
