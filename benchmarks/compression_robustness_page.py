@@ -122,11 +122,11 @@ def _told_apart(forms: Forms) -> str:
         lost, gained = moved(dense, form)
         points = 100 * (at(form)["robust"]["value"] - at(dense)["robust"]["value"])
         if chance(lost, gained) >= CHANCE:
-            same.append(way)
+            same.append(_short(way))
         elif lost > gained:
-            worse.append(f"{way} ({points:+.1f} points)")
+            worse.append(f"{_short(way)} ({points:+.1f} points)")
         else:
-            better.append(f"{way} ({points:+.1f})")
+            better.append(f"{_short(way)} ({points:+.1f})")
     parts = [("clearly less robust: ", worse), ("clearly more: ", better),
              ("not told apart from it: ", same)]  # fmt: skip
     return "; ".join(words + ", ".join(ways) for words, ways in parts if ways) + "."
@@ -142,7 +142,7 @@ def _unseen(networks: dict[str, Forms]) -> list[str]:
             clean = 100 * (form["clean"]["value"] - dense["clean"]["value"])
             if clean >= -1 and lost > gained and chance(lost, gained) < CHANCE:
                 points = 100 * (at(form)["robust"]["value"] - at(dense)["robust"]["value"])
-                found.append(f"{name}, {way} ({clean:+.1f} clean, {points:+.1f} robust)")
+                found.append(f"{name}, {_short(way)} ({clean:+.1f} clean, {points:+.1f} robust)")
     if not found:
         return ["- No form that keeps clean accuracy to a point is clearly less robust."]
     return [
@@ -184,7 +184,7 @@ def _carried(networks: dict[str, Forms]) -> list[str]:
     return [
         f"- **Examples of the dense network carry over, not always far enough.** In {small} of "
         f"{len(gaps)} forms accuracy on them is within 2 points of the form's own robust accuracy; where "
-        f"it is furthest off ({name}, {way}) it is {gap:.1f} points too high. Attack the file that is "
+        f"it is furthest off ({name}, {_short(way)}) it is {gap:.1f} points too high. Attack the file that is "
         "shipped."
     ]
 
