@@ -184,8 +184,8 @@ def _carried(networks: dict[str, Forms]) -> list[str]:
     return [
         f"- **Examples of the dense network carry over, not always far enough.** In {small} of "
         f"{len(gaps)} forms accuracy on them is within 2 points of the form's own robust accuracy; where "
-        f"it is furthest off ({name}, {_short(way)}) it is {gap:.1f} points too high. Attack the file that is "
-        "shipped."
+        f"it is furthest off ({name}, {_short(way)}) it is {gap:.1f} points too high. Attack the file that "
+        "is shipped."
     ]
 
 
