@@ -36,6 +36,7 @@ TAIL = """
 - **Clean**: 1,000 test examples. **Robust**: worst case of the cascade in the L∞ ball on the first 200
   (ResNet-20: 100). A 95 % interval is about ±7 points wide (±10), but the forms of a network have the same
   examples: **lost, gained** counts those that only the dense network, or only this form, withstands.
+  "Clearly" is a sign test on these two counts at p < 0.01: eight examples or more, all to one side.
 - **Transfer**: accuracy on adversarial examples made against the dense network (PGD, 20 steps).
 - **Time**: of one example on one thread, the dense network in PyTorch being 1, both in turn. On a busy
   machine; the quartiles are in the result.
