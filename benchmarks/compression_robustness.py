@@ -1,6 +1,6 @@
 """What compression does to robustness: five networks, each compressed in many ways, and attacked.
 
-    python benchmarks/compression_robustness.py            (about 25 minutes on one core)
+    python benchmarks/compression_robustness.py            (about 15 minutes on one idle core)
     python benchmarks/compression_robustness.py --page     (docs/compression-robustness.md from the result)
     python benchmarks/compression_robustness.py mnist      (only the networks whose name has "mnist")
 

@@ -36,6 +36,7 @@ TAIL = """
 - **Clean**: 1,000 test examples. **Robust**: worst case of the cascade in the L∞ ball on the first 200
   (ResNet-20: 100). A 95 % interval is about ±7 points wide (±10), but the forms of a network have the same
   examples: **lost, gained** counts those that only the dense network, or only this form, withstands.
+  "Clearly" is a sign test on these two counts at p < 0.01: eight examples or more, all to one side.
 - **Transfer**: accuracy on adversarial examples made against the dense network (PGD, 20 steps).
 - **Time**: of one example on one thread, the dense network in PyTorch being 1, both in turn. On a busy
   machine; the quartiles are in the result.
@@ -122,11 +123,11 @@ def _told_apart(forms: Forms) -> str:
         lost, gained = moved(dense, form)
         points = 100 * (at(form)["robust"]["value"] - at(dense)["robust"]["value"])
         if chance(lost, gained) >= CHANCE:
-            same.append(way)
+            same.append(_short(way))
         elif lost > gained:
-            worse.append(f"{way} ({points:+.1f} points)")
+            worse.append(f"{_short(way)} ({points:+.1f} points)")
         else:
-            better.append(f"{way} ({points:+.1f})")
+            better.append(f"{_short(way)} ({points:+.1f})")
     parts = [("clearly less robust: ", worse), ("clearly more: ", better),
              ("not told apart from it: ", same)]  # fmt: skip
     return "; ".join(words + ", ".join(ways) for words, ways in parts if ways) + "."
@@ -142,7 +143,7 @@ def _unseen(networks: dict[str, Forms]) -> list[str]:
             clean = 100 * (form["clean"]["value"] - dense["clean"]["value"])
             if clean >= -1 and lost > gained and chance(lost, gained) < CHANCE:
                 points = 100 * (at(form)["robust"]["value"] - at(dense)["robust"]["value"])
-                found.append(f"{name}, {way} ({clean:+.1f} clean, {points:+.1f} robust)")
+                found.append(f"{name}, {_short(way)} ({clean:+.1f} clean, {points:+.1f} robust)")
     if not found:
         return ["- No form that keeps clean accuracy to a point is clearly less robust."]
     return [
@@ -184,8 +185,8 @@ def _carried(networks: dict[str, Forms]) -> list[str]:
     return [
         f"- **Examples of the dense network carry over, not always far enough.** In {small} of "
         f"{len(gaps)} forms accuracy on them is within 2 points of the form's own robust accuracy; where "
-        f"it is furthest off ({name}, {way}) it is {gap:.1f} points too high. Attack the file that is "
-        "shipped."
+        f"it is furthest off ({name}, {_short(way)}) it is {gap:.1f} points too high. Attack the file that "
+        "is shipped."
     ]
 
 
