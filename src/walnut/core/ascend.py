@@ -34,7 +34,6 @@ from .types import (
     Objective,
 )
 
-
 _LOOK = 2  # steps: on an undefended network nine in ten fall within two, on a defended one few do
 
 
