@@ -1,16 +1,18 @@
 """The masked zoo under ``walnut.evaluate.robustness``: is any network's robustness overstated in silence?
 
     python benchmarks/masked_zoo.py                        every network; writes results/masked_zoo.json
-    python benchmarks/masked_zoo.py "int8, static"         some of them; nothing is written
+    python benchmarks/masked_zoo.py "int8, static"         some of them; the table is not written
     python benchmarks/masked_zoo.py --no-verdict           without the verdict: the zoo itself
 
 A network passes where the verdict is at most 2 points above the best figure known, or a check says
-``wrong``. Data comes from WALNUT_DATA; trained networks are kept in --cache.
+``wrong``. Data comes from WALNUT_DATA; trained networks are kept in --cache. Each network's row is kept
+under runs/bench-zoo until the stages of the verdict change, so that a stopped run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,15 @@ import torch
 import record
 from walnut import data
 from walnut.evaluate import accuracy
+from walnut.evaluate.stages import STANDARD, Setting
+from walnut.evaluate.verdict import VERSION
+from walnut.recipes.record import Cells
 from zoo import NORM, ZOO, Entry, naive
 from zoo_workshop import CACHE, Workshop
 
 SEED, WITHIN = 0, 0.02
+PLAN = [(stage.name, repr(stage.make(Setting(NORM, 0.1)))) for stage in STANDARD]
+KEPT = Cells(Path("runs/bench-zoo"), {"seed": SEED, "ledger": VERSION, "plan": PLAN})
 
 
 def verdict(model: Any, x: torch.Tensor, y: torch.Tensor, eps: float) -> dict[str, Any]:
@@ -100,7 +107,9 @@ def main() -> int:
         if entry.on not in shops:
             shops[entry.on] = Workshop(data.load(entry.on), given.cache)
         torch.manual_seed(SEED)
-        rows.append(judge(entry, shops[entry.on], not given.no_verdict))
+        made = functools.partial(judge, entry, shops[entry.on], not given.no_verdict)
+        name = f"{entry.on} {entry.name}".replace("/", "_")
+        rows.append(made() if given.no_verdict else KEPT(name, made))
         print(line(rows[-1]), flush=True)
     silent = [row["network"] for row in rows if not row.get("passes", True)]
     if not given.names and not given.no_verdict:

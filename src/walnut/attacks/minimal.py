@@ -83,7 +83,10 @@ class Record:
 
     def nearer(self, rows: Tensor, found: Adversarial, norm: Norm) -> None:
         """Take from another attempt what fools nearer by, or what failed where nothing fools yet."""
-        length, before = size(found.x - self.x0[rows], norm), size(self.x[rows] - self.x0[rows], norm)
+        length, before = (
+            size(found.x - self.x0[rows], norm),
+            size(self.x[rows] - self.x0[rows], norm),
+        )
         had = self.success[rows]
         better = torch.where(found.success, ~had | (length < before), ~had)
         first = found.success & (self.first[rows] < 0)

@@ -96,7 +96,9 @@ class Run:
     batch_size: int = 256
     drop: bool = True
     name: str = ""
-    look: int = 0  # steps of the first run before whose gradient a row is asked whether it is decided
+    look: int = (
+        0  # steps of the first run before whose gradient a row is asked whether it is decided
+    )
 
     def __call__(self, method: Method, model: Model, x: Tensor, y: Tensor) -> Adversarial:
         """Run ``method`` on every example of ``x`` (n, ...) and return the record."""

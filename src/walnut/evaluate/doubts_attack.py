@@ -236,7 +236,9 @@ def settled(check: Check | None) -> Finding:
     name = "curve"
     if check is None:
         return good(name, "no example is in doubt at the other radii of the curve")
-    told = f"of {check.tried} examples in doubt at {check.eps:.4g} a longer attack broke {check.fell}"
+    told = (
+        f"of {check.tried} examples in doubt at {check.eps:.4g} a longer attack broke {check.fell}"
+    )
     if check.excess > CLEAR:
         return Finding(
             name,
