@@ -2,11 +2,14 @@
 
 One decision is predicted by an additive logistic model: the log-odds are a sum of weights, one for
 each context it stands in, and after the decision each weight moves against the error by a step that
-shrinks as its context is told more (the diagonal of Newton's method on the log-likelihood). An
-arithmetic coder writes the decision at that price. The same loop measures, writes and reads, so that
-they cannot disagree; it is also plain Python, for the few numbers that are not worth a compilation.
+shrinks as its context is told more (the diagonal of Newton's method on the log-likelihood). Adding
+log-odds is too sure where contexts repeat each other: so the mean is taken with what did happen at
+predictions like this one (secondary estimation), worth about one per cent. An arithmetic coder
+writes the decision at that price. The same loop measures, writes and reads, so that they cannot
+disagree; it is also plain Python, for the few numbers that are not worth a compilation.
 
-A slot holds a weight in 1/65536 in its upper 32 bits, and Σ p(1 − p) in 1/65536 below.
+A slot holds a weight in 1/65536 in its upper 32 bits, and Σ p(1 − p) in 1/65536 below; a slot of the
+secondary estimation holds a probability in 1/2^32.
 """
 
 from __future__ import annotations
@@ -25,10 +28,10 @@ LOW, HIGH, CODE, PLACE, MODE, COST = range(6)
 
 NEAR, PERIOD, PAD, WIDTH = range(6, 10)
 NEGATIVE, DEPTH, NODES = range(10, 13)
-ROW, COLUMN, PICTURE, GROUP, FULL, VALUE, STAGE = range(13, 20)
+ROW, COLUMN, PICTURE, GROUP, FULL, VALUE, STAGE, SEEN = range(13, 21)
 """Then the shape and the plan of a matrix, and where the slots of each context begin."""
 
-MEMORY, INPUTS = 20, 7
+MEMORY, INPUTS = 21, 7
 MASK, NUMBER, SIGN, TREE, BITS, DONE, ZERO = range(7)
 """What is asked of a number: is it zero, its sign, its magnitude or octave, the bits in the octave."""
 
@@ -40,6 +43,10 @@ LEVEL = LATER + RATES
 AVERAGE = LEVEL + 4096
 KIND = AVERAGE + 64
 """Where in the fixed tables each one begins."""
+
+PLACES, INERTIA = 25, 5
+PREDICTIONS = 12 * PLACES
+"""Of the secondary estimation: log-odds in places of 256, by 8 neighbourhoods of a zero or by the stage."""
 
 DIRECT = 6  # bits of a magnitude up to which it is coded bit by bit, and not its octave first
 ROOM = 32  # slots of the octaves' tree, and of the leading bits within each octave
@@ -75,8 +82,8 @@ def _code(y, p, mode, low, high, code, place, cost, buffer):
 
 
 @compiled(**_FAST)
-def _predict(n, at, slots, fixed):
-    """Return the probability of a 1 by the first ``n`` slots of ``at`` (7, 5, 2 or 0), in 1/65536."""
+def _odds(n, at, slots):
+    """Return the log-odds of a 1 by the first ``n`` slots of ``at`` (7, 5, 2 or 0), from 0 on."""
     total = 0
     if n:
         total = slots[at[0]] + slots[at[1]]
@@ -84,7 +91,21 @@ def _predict(n, at, slots, fixed):
             total += slots[at[2]] + slots[at[3]] + slots[at[4]]
             if n > 5:
                 total += slots[at[5]] + slots[at[6]]
-    return int(fixed[min(max(total >> 40, -STRETCH), STRETCH) + STRETCH])
+    return int(min(max(total >> 40, -STRETCH), STRETCH) + STRETCH)
+
+
+@compiled(**_FAST)
+def _seen(stage, near, odds):
+    """Return where what happened at such log-odds is kept; the place after it is the next one."""
+    return PLACES * (near if stage == MASK else 8 + min(stage, 3)) + (odds >> 8)
+
+
+@compiled(**_FAST)
+def _predict(odds, where, slots, fixed):
+    """Return the probability of a 1 by the contexts, and its mean with what happened, in 1/65536."""
+    told, share = int(fixed[odds]), odds & 255
+    alike = (slots[where] * (256 - share) + slots[where + 1] * share) >> 24
+    return told, min(max((told + int(alike)) >> 1, 1), 65535)
 
 
 @compiled(**_FAST)
@@ -98,6 +119,12 @@ def _learn(y, p, n, at, slots, fixed):
         slot += (error * int(fixed[table + rate])) >> 16 << 32
         slots[at[i]] = slot + (told if rate < RATES - 2 else 0)
         table = LATER
+
+
+@compiled(**_FAST)
+def _happened(y, nearest, slots):
+    """Move the probability nearest to a prediction towards the bit that came."""
+    slots[nearest] += ((0xFFFF if y else 0) - (slots[nearest] >> 16)) << (16 - INERTIA)
 
 
 @compiled(**_FAST)
@@ -134,6 +161,19 @@ def _number_contexts(mean, high, left, over, memory, fixed):
         none + width * pair,
         none + width * small,
     )
+
+
+@compiled(**_FAST)
+def _slots_of(stage, found, octave, a, b, d, e, f, at):
+    """Fill in the slots of a decision about a number in these contexts; return how many there are."""
+    if stage == SIGN:
+        at[0], at[1] = a, e
+        return 2
+    if stage == BITS and found >= ROOM:
+        return 0
+    spot = found if stage == TREE else ROOM * (1 + octave) + found
+    at[0], at[1], at[2], at[3], at[4] = a + spot, b + spot, d + spot, e + spot, f + spot
+    return 5
 
 
 @compiled(**_FAST)
@@ -210,22 +250,20 @@ def matrix(k, rows, columns, groups, line, sums, at, memory, slots, fixed, buffe
                     a, b, d, e, f = _number_contexts(mean, sums[2 * c], left, over, memory, fixed)
                     continue
                 bit = 0 if mode == DECODE else _wanted(int(k[here]), stage, i, direct)
-                n = INPUTS if stage == MASK else 2 if stage == SIGN else 5
                 if stage == MASK:
+                    n = INPUTS
                     _mask_contexts(r, c, x, group, full, left, over, line, at, memory, slots)
-                elif stage == SIGN:
-                    at[0], at[1] = a, e
-                elif stage == BITS and found >= ROOM:
-                    n = 0
                 else:
-                    spot = found if stage == TREE else ROOM * (1 + octave) + found
-                    at[0], at[1], at[2] = a + spot, b + spot, d + spot
-                    at[3], at[4] = e + spot, f + spot
-                p = _predict(n, at, slots, fixed)
+                    n = _slots_of(stage, found, octave, a, b, d, e, f, at)
+                odds = _odds(n, at, slots)
+                near_by = 4 * (left > 0) + 2 * (over > 0) + (full > 0)
+                where = memory[SEEN] + _seen(stage, near_by, odds)
+                told, p = _predict(odds, where, slots, fixed)
                 y, low, high, code, place, cost = _code(
                     bit, p, mode, low, high, code, place, cost, buffer
                 )
-                _learn(y, p, n, at, slots, fixed)
+                _learn(y, told, n, at, slots, fixed)
+                _happened(y, where + ((odds & 255) >> 7), slots)
                 if stage == SIGN:
                     sign = y
                 stage, i, found, octave = _after(stage, y, i, found, octave, tree, memory)

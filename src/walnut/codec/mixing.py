@@ -72,6 +72,13 @@ def tables() -> Array:
     return np.concatenate([both, *rates, [0, *levels], average, kinds]).astype(np.int32)
 
 
+@functools.cache
+def _predictions() -> Array:
+    """Return what the secondary estimation begins with: the predictions as they are."""
+    centres = np.minimum(np.arange(at.PLACES) << 8, at.FIRST - 1)
+    return np.tile(tables()[centres].astype(np.int64) << 16, at.PREDICTIONS // at.PLACES)
+
+
 def fits(rows: int, columns: int) -> bool:
     """Say whether a matrix may be coded: the contexts' memory must be small beside it."""
     return columns > 0 and 64 * (rows + columns) <= 8 * rows * columns + (64 * WIDEST)
@@ -145,8 +152,10 @@ def _matrix(k: Array, plan: Plan, coder: _Coder, rows: Array, columns: Array) ->
     )
     memory[at.ROW : at.VALUE + 1] = starts
     memory[at.STAGE] = at.MASK if plan.zeros else at.NUMBER
+    memory[at.SEEN] = starts[-1] + nodes * at.VALUES
     line, sums = np.zeros(pad + width + 1, np.int64), np.zeros(2 * width, np.int64)
-    slots, slot = np.zeros(starts[-1] + nodes * at.VALUES, np.int64), np.zeros(at.INPUTS, np.uint64)
+    contexts = np.zeros(memory[at.SEEN], np.int64)
+    slots, slot = np.concatenate([contexts, _predictions()]), np.zeros(at.INPUTS, np.uint64)
     flat = k.reshape(-1)
     arrays = [flat, rows, columns, groups, line, sums, slot, memory, slots, tables(), coder.buffer]
     loop = cast(Lazy, at.matrix)

@@ -136,8 +136,10 @@ def encode(symbols: np.ndarray, alphabet: int, coders: Sequence[Coder] = ALL) ->
     counts = histogram(symbols, alphabet)
     if int(counts.max()) == len(symbols):
         return bytes([_CONSTANT]) + varint(int(symbols[0]))
-    best = min(coders, key=lambda coder: coder.size(counts))
-    return bytes([ALL.index(best)]) + best.encode(symbols, counts)
+    sizes = {coder: coder.size(counts) for coder in coders}
+    near = [coder for coder in coders if sizes[coder] <= 1.02 * min(sizes.values())]
+    written = [bytes([ALL.index(coder)]) + coder.encode(symbols, counts) for coder in near]
+    return min(written, key=len)
 
 
 def decode(reader: Reader, count: int, alphabet: int) -> np.ndarray:
