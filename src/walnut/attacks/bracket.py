@@ -13,7 +13,7 @@ from torch import Tensor
 from walnut.core.constraints import l1, l2, linf
 from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
-from walnut.core.rows import Method
+from walnut.core.method import Method
 
 from .approach import Approach, check_norm, rows_like, size, slack
 from .common import Norm, steepest

@@ -12,7 +12,7 @@ from torch import Tensor
 from walnut.core.constraints import l2, linf
 from walnut.core.errors import WalnutError
 from walnut.core.images import tanh_box
-from walnut.core.rows import Method
+from walnut.core.method import Method
 
 from .approach import Answers, Approach, check_norm, rows_like, size
 from .common import Norm

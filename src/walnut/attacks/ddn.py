@@ -11,9 +11,9 @@ from torch import Tensor
 
 from walnut.core.constraints import l2
 from walnut.core.directions import normalized
+from walnut.core.method import Method
 from walnut.core.objectives import cross_entropy
 from walnut.core.objectives import targeted as towards
-from walnut.core.rows import Method
 from walnut.core.types import Objective
 
 from .approach import Approach, rows_like, size

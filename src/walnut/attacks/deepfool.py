@@ -10,7 +10,7 @@ from torch import Tensor
 
 from walnut.core.constraints import l2, linf
 from walnut.core.errors import WalnutError
-from walnut.core.rows import Method
+from walnut.core.method import Method
 
 from .approach import Answers, boundary, check_norm, rivals
 from .common import Norm

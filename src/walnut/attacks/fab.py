@@ -12,7 +12,8 @@ from torch import Tensor
 from walnut.core.constraints import l1, l2, linf
 from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
-from walnut.core.rows import Method, Run
+from walnut.core.method import Method
+from walnut.core.rows import Run
 from walnut.core.types import Adversarial, Model
 
 from .approach import Answers, Approach, Bounds, check_norm, rivals, rows_like, size, slack

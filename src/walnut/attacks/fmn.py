@@ -12,7 +12,7 @@ from torch import Tensor
 
 from walnut.core.constraints import l0, l1, l2, linf
 from walnut.core.directions import normalized
-from walnut.core.rows import Method
+from walnut.core.method import Method
 
 from .approach import Approach, check_norm, rows_like, size
 from .common import Norm

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from walnut.core.constraints import l0
 from walnut.core.errors import WalnutError
-from walnut.core.rows import Method
+from walnut.core.method import Method
 
 from .approach import Answers
 from .minimal import MinimalAttack

@@ -21,9 +21,10 @@ from torch import Tensor
 from walnut.core.constraints import box, l0, l2, unconstrained
 from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
+from walnut.core.method import Method
 from walnut.core.objectives import classified_as, misclassified
 from walnut.core.queried import Queried, label_error
-from walnut.core.rows import Method, Run
+from walnut.core.rows import Run
 from walnut.core.types import Adversarial, Criterion, Model, perturbation_norms
 
 from .approach import Answers, Bounds, rows_like, size, slack

@@ -43,7 +43,7 @@ class _Watch:
 
 @dataclass(frozen=True, eq=False)
 class _Scouting:
-    """A step of ODI-PGD (a :class:`walnut.core.rows.Method`): along w·z first, then uphill."""
+    """A step of ODI-PGD (a :class:`walnut.core.method.Method`): along w·z first, then uphill."""
 
     attack: OdiPgd
     watch: _Watch

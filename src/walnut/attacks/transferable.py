@@ -15,9 +15,10 @@ from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
 from walnut.core.estimators import scale_copies
 from walnut.core.gradients import plain
+from walnut.core.method import Value
 from walnut.core.objectives import classified_as, cross_entropy, misclassified
 from walnut.core.objectives import targeted as towards
-from walnut.core.rows import Run, Value
+from walnut.core.rows import Run
 from walnut.core.types import (
     Adversarial,
     Constraint,
@@ -35,7 +36,7 @@ Bounds = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a step is (a :class:`walnut.core.rows.Method`).
+    """What a step is (a :class:`walnut.core.method.Method`).
 
         g = ∇J(x + step_size · look_ahead · m) + v
         m ← decay · m + smooth(g) / mean|smooth(g)|

@@ -13,7 +13,7 @@ from torch import Tensor
 from .constraints import box, intersection
 from .draws import Draws
 from .gradients import plain
-from .rows import Value
+from .method import Value
 from .types import Constraint, Direction, GradientEstimator
 
 
@@ -55,7 +55,7 @@ def checkpoints(steps: int) -> Int[Tensor, " steps_and_one"]:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """What a step of Auto-PGD is (a :class:`walnut.core.rows.Method`), for L∞ and L2.
+    """What a step of Auto-PGD is (a :class:`walnut.core.method.Method`), for L∞ and L2.
 
         z  = project(x_k + η · direction(∇J(x_k)))
         x_{k+1} = project(x_k + α(z − x_k) + (1 − α)(x_k − x_{k−1})),   α = momentum, 1 at first

@@ -20,8 +20,9 @@ from .directions import sign
 from .draws import Draws
 from .gradients import plain
 from .images import pixels
+from .method import Value
 from .objectives import misclassified
-from .rows import Run, Value
+from .rows import Run
 from .steps import constant
 from .types import (
     Adversarial,
@@ -39,7 +40,7 @@ _LOOK = 2  # steps: on an undefended network nine in ten fall within two, on a d
 
 @dataclass(frozen=True)
 class Climb:
-    """What a gradient step is (a :class:`walnut.core.rows.Method`)."""
+    """What a gradient step is (a :class:`walnut.core.method.Method`)."""
 
     step_size: float
     direction: Direction

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,34 +20,10 @@ from torch.utils._pytree import tree_map, tree_map_only
 from .draws import Draws
 from .errors import WalnutError
 from .frozen import frozen
+from .method import Method
 from .queried import Queried, label_error
 from .quick import quick
 from .types import Adversarial, Criterion, Model, Objective, perturbation_norms
-
-Value = Callable[[Tensor], Tensor]
-
-
-@runtime_checkable
-class Method(Protocol):
-    """What a step is. ``state`` is a tuple of tensors (or of tuples), each with the batch first."""
-
-    def start(self, x0: Tensor, restart: Tensor, draws: Draws) -> Any:
-        """Return the state of rows that enter or start again."""
-        ...
-
-    def point(self, state: Any) -> Tensor:
-        """Return the input each row stands at."""
-        ...
-
-    def evaluate(self, value: Value, state: Any, draws: Draws) -> tuple[Tensor, Any]:
-        """Return the objective (b,) at the rows' points, and what :meth:`advance` needs to know."""
-        ...
-
-    def advance(
-        self, state: Any, seen: Any, values: Tensor, x0: Tensor, progress: Tensor, draws: Draws
-    ) -> Any:
-        """Return the state one step further; ``progress`` is step / steps per row."""
-        ...
 
 
 @dataclass
@@ -83,7 +58,10 @@ class _Batch:
 
 @dataclass(frozen=True)
 class Run:
-    """How rows pass through the batch; see :func:`walnut.core.ascend.ascend` for each field."""
+    """How rows pass through the batch; see :func:`walnut.core.ascend.ascend` for each field.
+
+    ``look``: steps of the first run before whose gradient a row is asked whether it is decided.
+    """
 
     objective: Objective
     criterion: Criterion
@@ -96,9 +74,7 @@ class Run:
     batch_size: int = 256
     drop: bool = True
     name: str = ""
-    look: int = (
-        0  # steps of the first run before whose gradient a row is asked whether it is decided
-    )
+    look: int = 0
 
     def __call__(self, method: Method, model: Model, x: Tensor, y: Tensor) -> Adversarial:
         """Run ``method`` on every example of ``x`` (n, ...) and return the record."""

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from .constraints import box
 from .draws import Draws
+from .method import Value
 from .objectives import misclassified
-from .rows import Run, Value
+from .rows import Run
 from .types import Adversarial, Constraint, Criterion, Model, Objective
 
 
@@ -44,7 +45,7 @@ class far:
 
 @dataclass(frozen=True)
 class Queries:
-    """What a query is (a :class:`walnut.core.rows.Method`). State: best, its value, the candidate."""
+    """What a query is (a :class:`walnut.core.method.Method`). State: best, its value, the candidate."""
 
     propose: Proposal
     constraint: Constraint
