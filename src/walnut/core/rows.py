@@ -136,9 +136,11 @@ class _Work:
         self._admit()
         if self.batch is None or len(self.batch.index) == 0:
             return False
-        batch = self.batch = self._look(self.batch)
+        self.batch = self._look(self.batch)
+        self._admit()  # in the places of those who left
+        batch = self.batch
         if len(batch.index) == 0:
-            return True  # all left; there may be more to admit
+            return False
         draws = self._draws(batch.index, batch.restart, batch.step)
         values, seen = self._measure(
             batch, lambda value: self.method.evaluate(value, batch.state, draws)
