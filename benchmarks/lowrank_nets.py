@@ -1,6 +1,6 @@
 """The trained networks that low rank is measured on, made once and kept under runs/bench-lowrank.
 
-python benchmarks/lowrank_nets.py      # 6 minutes on one idle core of an AVX-512 machine
+python benchmarks/lowrank_nets.py      # 8 minutes on one idle core of an AVX-512 machine
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from walnut.evaluate import accuracy
 from walnut.recipes.train import train
 
 OUT = Path("runs/bench-lowrank")
-EPOCHS, BATCH, RATE, WIDTHS = 5, 128, 0.1, (16, 16, 32, 32, 64, 64, 128, 128)
+EPOCHS, BATCH, RATE, WIDTHS = 8, 128, 0.1, (16, 16, 32, 32, 64, 64, 128, 128)
 
 
 def vgg(widths: tuple[int, ...] = WIDTHS) -> nn.Sequential:
