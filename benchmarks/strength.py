@@ -115,7 +115,10 @@ def compare(name: str, before: dict[str, Any]) -> dict[str, Any]:
     same = before.get("network") == found["network"]
     repeated = same and work(ours) == work(before["standard"])  # then the time was measured already
     found["standard"] = before["standard"] if repeated else ours
-    ways = {"autoattack": lambda: outcome(case, "autoattack"), "torchattacks": lambda: protocol(case)}
+    ways = {
+        "autoattack": lambda: outcome(case, "autoattack"),
+        "torchattacks": lambda: protocol(case),
+    }
     for way, judged in ways.items():
         # torchattacks' too where the engine's leaving rows make the protocol itself cheap
         if way == "autoattack" or found["autoattack"]["robust"] < 0.1:

@@ -41,7 +41,7 @@ class Descent(MinimalAttack):
     first: Attack
     attack: Callable[[float], Attack]
     radii: tuple[float, ...]
-    norm: Any = linf
+    norm: Any = linf  # type: ignore[misc]
     refine: int = 0
 
     def __repr__(self) -> str:
