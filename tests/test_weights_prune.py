@@ -8,6 +8,7 @@ from torch import nn
 
 from walnut.core.errors import WalnutError
 from walnut.weights import bake, densities, density_schedule, lamp, magnitude, prune, weights
+from walnut.weights.mask import _above
 
 
 def net() -> nn.Sequential:
@@ -20,6 +21,19 @@ def net() -> nn.Sequential:
 
 def live(model: nn.Module) -> dict[str, int]:
     return {n: int(w.count_nonzero()) for n, w in weights(model).items() if w.ndim > 1}
+
+
+@pytest.mark.parametrize("keep", [1, 300, 999])
+def test_a_threshold_keeps_what_sorting_keeps(keep: int) -> None:
+    scores = torch.randn(1000, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    scores[7] = float("nan")
+    found = _above(scores, keep)
+    assert int(found.sum()) == keep
+    assert bool(found[7])
+    kept, left = (scores.nan_to_num(9.0)[m] for m in (found, ~found))
+    assert kept.min() >= left.max()  # at the threshold: any of them,
+    level = found[scores == kept.min()]
+    assert torch.equal(level, level.sort(descending=True).values)  # and then the first
 
 
 def test_lamp_is_its_definition() -> None:
