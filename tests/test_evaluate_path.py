@@ -141,7 +141,7 @@ def test_a_gradient_attack_through_the_twin_beats_noise(name):
     assert torch.equal(found.prediction != y, found.success)
     beaten = noise(EPS, draws=5)(net, x, y).success.sum()
     assert found.success.sum() >= beaten + 8, (int(found.success.sum()), int(beaten))
-    assert bool((found.forward <= 7).all())
+    assert bool((found.forward <= 9).all())  # five steps, two looks, the last point, a check
     assert same(before, state(form(name)))
 
 
