@@ -30,6 +30,7 @@ def test_a_threshold_keeps_what_sorting_keeps(keep: int) -> None:
     found = _above(scores, keep)
     assert int(found.sum()) == keep
     assert bool(found[7])
+    assert int(_above(torch.full((5,), float("nan")), 3).sum()) == 3
     kept, left = (scores.nan_to_num(9.0)[m] for m in (found, ~found))
     assert kept.min() >= left.max()  # at the threshold: any of them,
     level = found[scores == kept.min()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -63,13 +64,14 @@ def best(scores: Float[Tensor, "*w"], density: float) -> Bool[Tensor, "*w"]:
 def _above(flat: Float[Tensor, " n"], keep: int) -> Bool[Tensor, " n"]:
     """Return a mask of the ``keep`` largest, by a threshold: in a quarter of the memory of ``topk``.
 
-    Among those at the threshold the first are kept; NaN counts as infinite.
+    Among those at the threshold the first are kept; NaN counts as the largest, as in ``topk``.
     """
-    flat = flat.nan_to_num(float("inf"), float("inf"), -float("inf"))
     threshold = float(np.partition(flat.cpu().numpy(), len(flat) - keep)[len(flat) - keep])
-    mask = flat > threshold
-    level = (flat == threshold).nonzero()[: keep - int(mask.sum()), 0]
-    mask[level] = True
+    if math.isnan(threshold):
+        mask, level = torch.zeros_like(flat, dtype=torch.bool), flat.isnan()
+    else:
+        mask, level = (flat <= threshold).logical_not_(), flat == threshold
+    mask[level.nonzero()[: keep - int(mask.sum()), 0]] = True
     return mask
 
 
