@@ -71,7 +71,7 @@ def _above(flat: Float[Tensor, " n"], keep: int) -> Bool[Tensor, " n"]:
         mask, level = torch.zeros_like(flat, dtype=torch.bool), flat.isnan()
     else:
         mask, level = (flat <= threshold).logical_not_(), flat == threshold
-    mask[level.nonzero()[: keep - int(mask.sum()), 0]] = True
+    mask[level.nonzero()[: keep - int(mask.count_nonzero()), 0]] = True
     return mask
 
 
