@@ -66,7 +66,7 @@ FAULTS = (
     Fault(
         "one step too many", "core/rows.py",
         "ended = batch.step >= self.run.steps", "ended = batch.step > self.run.steps",
-        in_tests(ROWS, "test_a_run_without_success_costs_one_pass_per_step_two_looks_and_one_to_check"),
+        in_tests(ROWS, "test_a_run_without_success_costs_one_pass_per_step_and_one_to_check"),
     ),
     Fault(
         "success not asked again", "core/rows.py",

@@ -74,7 +74,7 @@ def test_passes_are_counted_exactly():
     assert int(found.forward.sum()) == calls["rows"]
 
 
-def test_a_run_without_success_costs_one_pass_per_step_two_looks_and_one_to_check():
+def test_a_run_without_success_costs_one_pass_per_step_and_one_to_check():
     net = small_net()
     x, y = labelled(net)
     found = pgd(1e-6, steps=7, keep_best=False)(net, x, y)

@@ -17,8 +17,8 @@ from walnut.core.frozen import frozen
 from walnut.core.gradients import plain
 from walnut.core.objectives import classified_as, cross_entropy, margin, misclassified
 from walnut.core.objectives import targeted as towards
-from walnut.core.queried import Queried, label_error
-from walnut.core.rows import Run, check_data
+from walnut.core.queried import Queried, check_data, label_error
+from walnut.core.rows import Run
 from walnut.core.types import (
     Adversarial,
     Constraint,

@@ -15,8 +15,8 @@ from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
 from walnut.core.objectives import margin, misclassified
-from walnut.core.queried import Queried, label_error
-from walnut.core.rows import Run, check_data
+from walnut.core.queried import Queried, check_data, label_error
+from walnut.core.rows import Run
 from walnut.core.types import Adversarial, Criterion, Model, perturbation_norms
 
 from .common import Norm, prepare

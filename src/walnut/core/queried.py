@@ -99,3 +99,18 @@ def label_error(y: Tensor, classes: int) -> WalnutError | None:
                 f"label {wrong} is out of range: the network has {classes} classes, 0 to {classes - 1}"
             )
     return None
+
+
+def check_data(x: Tensor, y: Tensor, run: Any) -> None:
+    """Refuse examples, labels or counts that no run (:class:`walnut.core.rows.Run`) can use."""
+    if not x.is_floating_point():
+        raise WalnutError(
+            f"x holds {str(x.dtype).removeprefix('torch.')}, perhaps 0..255; walnut's attacks work on "
+            "floats in [0, 1]: use x.float() / 255"
+        )
+    if len(x) != len(y):
+        raise WalnutError(f"there are {len(x)} examples but {len(y)} labels")
+    if len(x) == 0:
+        raise WalnutError("there is nothing to attack: x holds no examples")
+    if min(run.steps, run.restarts, run.batch_size) < 1:
+        raise WalnutError("steps, restarts and batch_size must be 1 or more")

@@ -21,7 +21,7 @@ from .draws import Draws
 from .errors import WalnutError
 from .frozen import frozen
 from .method import Method
-from .queried import Queried, label_error
+from .queried import Queried, check_data, label_error
 from .quick import quick
 from .types import Adversarial, Criterion, Model, Objective, perturbation_norms
 
@@ -134,12 +134,11 @@ class _Work:
     def step(self) -> bool:
         """Advance every row by one step; say whether any is left."""
         self._admit()
-        if self.batch is None or len(self.batch.index) == 0:
-            return False
-        self.batch = self._look(self.batch)
-        self._admit()  # in the places of those who left
+        if self.batch is not None and len(self.batch.index):
+            self.batch = self._look(self.batch)
+            self._admit()
         batch = self.batch
-        if len(batch.index) == 0:
+        if batch is None or len(batch.index) == 0:
             return False
         draws = self._draws(batch.index, batch.restart, batch.step)
         values, seen = self._measure(
@@ -159,10 +158,7 @@ class _Work:
         return True
 
     def _look(self, batch: _Batch) -> _Batch:
-        """Ask young rows without a gradient: who is decided leaves, and a backward pass is saved.
-
-        Where most fall at once a look pays; it costs the others a forward pass.
-        """
+        """Ask young rows without a gradient: who is decided leaves and saves a backward pass."""
         young = (batch.step > 0) & (batch.step <= self.run.look) & (batch.restart == 0)
         if not bool(young.any()):
             return batch
@@ -277,18 +273,3 @@ class _Work:
             attack=self.run.name,
             seed=self.run.seed,
         )
-
-
-def check_data(x: Tensor, y: Tensor, run: Run) -> None:
-    """Refuse examples, labels or counts that no run can use."""
-    if not x.is_floating_point():
-        raise WalnutError(
-            f"x holds {str(x.dtype).removeprefix('torch.')}, perhaps 0..255; walnut's attacks work on "
-            "floats in [0, 1]: use x.float() / 255"
-        )
-    if len(x) != len(y):
-        raise WalnutError(f"there are {len(x)} examples but {len(y)} labels")
-    if len(x) == 0:
-        raise WalnutError("there is nothing to attack: x holds no examples")
-    if run.steps < 1 or run.restarts < 1 or run.batch_size < 1:
-        raise WalnutError("steps, restarts and batch_size must be 1 or more")
