@@ -7,7 +7,8 @@ Every network gets both, alternating, on the same examples: `effort="standard"` 
 install beside this torch). The protocol's own stages are checked against torchattacks' on two networks.
 Where next to nothing stands, our engine makes the protocol cheap too, as fallen examples leave at once;
 there the processor time is compared with torchattacks' stages, which run every example to the last step.
-The settings were chosen on networks that are not here (see walnut.evaluate.stages).
+The settings were chosen on networks that are not here, though a first version was looked at on the MNIST
+networks that are (see walnut.evaluate.stages).
 
 The protocol is by far the dearest part and does not change with the cascade. What it gave is taken from
 results/strength.json where that file says that the network is the same, by a hash of its weights; the row

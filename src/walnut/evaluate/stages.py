@@ -247,7 +247,9 @@ Breadth before length: what falls after the first ten steps falls mostly within 
 leads elsewhere (another loss, another class, another direction), and what came within a hair of falling to
 a few hundred fine steps. Stages and rows were chosen on ``tune-fashion-linf`` of benchmarks/defended.py and
 on a network like ``tune-mnist-linf`` from 8,000 examples; there they broke all that far longer runs of
-each did. The allowance behind ``doubt`` keeps a verdict on 500 examples within 120 forward passes each.
+each did. A first version was also tried on the MNIST networks of benchmarks/strength.py; what it left on
+one of them is why the second tuning network was made. The allowance behind ``doubt`` keeps a verdict on
+500 examples within 120 forward passes each.
 """
 
 
