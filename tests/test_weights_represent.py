@@ -100,6 +100,18 @@ def test_bake_restores_everything_but_the_values(parts: tuple[Part, ...]) -> Non
 
 
 @each
+@pytest.mark.parametrize("trained", [True, False])
+def test_baked_weights_are_parameters_whatever_takes_gradients(
+    parts: tuple[Part, ...], trained: bool
+) -> None:
+    model = represent(net(), {"*.weight": parts}).requires_grad_(trained)
+    with torch.no_grad():
+        bake(model)
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in net().named_parameters()]
+    assert all(p.requires_grad == trained for p in model.parameters())
+
+
+@each
 def test_copies_are_independent(parts: tuple[Part, ...]) -> None:
     model = represent(net(), {"4.weight": parts})
     twin = copy.deepcopy(model)

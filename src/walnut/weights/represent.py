@@ -174,7 +174,14 @@ def _bake(module: nn.Module, key: str) -> None:
     kind = type(module)
     own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
     module.__class__ = type(kind.__name__, kind.__bases__, own)
+    held = list(module.parametrizations[key].parameters(recurse=False))  # type: ignore[index]
     parametrize.remove_parametrizations(module, key, leave_parametrized=True)
+    w = getattr(module, key)
+    if held and not isinstance(w, nn.Parameter):  # torch makes a buffer of what takes no gradient
+        module._buffers.pop(key, None)
+        module.__dict__.pop(key, None)
+        trained = any(p.requires_grad for p in held)
+        module.register_parameter(key, nn.Parameter(w.detach(), requires_grad=trained))
     order = getattr(module, _ORDER, ())
     for name in [n for n in order if n in module._parameters]:
         module._parameters[name] = module._parameters.pop(name)
