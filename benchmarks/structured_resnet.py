@@ -1,6 +1,6 @@
 """The CIFAR-10 ResNet-20 at half the multiply-adds: channels removed by Taylor, then distilled.
 
-Part of ``structured.py``, and by itself: ``python benchmarks/structured_resnet.py`` (half an hour of one
+Part of ``structured.py``, and by itself: ``python benchmarks/structured_resnet.py`` (an hour of one
 idle core with bfloat16 instructions; it goes on from runs/bench-structured when interrupted).
 """
 
@@ -26,7 +26,7 @@ from walnut.weights.importance import taylor
 from walnut.weights.shrink import Shrunk, budget, shrink
 
 OUT = Path("runs/bench-structured")
-SEED, EPOCHS, BATCH, LR, DECAY, TEMPERATURE, SOFT = 0, 20, 128, 0.05, 5e-4, 4.0, 0.9
+SEED, EPOCHS, BATCH, LR, DECAY, TEMPERATURE, SOFT = 0, 60, 128, 0.05, 5e-4, 4.0, 0.9
 INNER = ("layer*.conv1",)  # the channels inside blocks; the residual stream keeps its 16, 32, 64
 LEFT, LEAST = 0.4975, 4  # share of multiply-adds that is left, and channels that every layer keeps
 

@@ -46,6 +46,34 @@ def test_verdicts_do_not_depend_on_batch_order_or_dropping_in_float64(name):
         assert torch.equal(getattr(turned, field), getattr(want, field)[order])
 
 
+def test_restarts_side_by_side_give_the_answers_of_one_after_the_other():
+    net = small_net()
+    x, y = labelled(net, n=24)
+    net, x = net.double(), x.double()
+    passes = {}
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            passes[size] = passes.get(size, 0) + 1
+            rows[size] = rows.get(size, 0) + len(x)
+            return net(x)
+
+    rows, found = {}, {}
+    for size in (24, 72, 1000):  # one lane, three, and one for each restart
+        attack = pgd(0.15, steps=2, restarts=6, seed=3, batch_size=size)
+        found[size] = attack(Counting().eval(), x, y)
+    alone = found[24]
+    assert bool((alone.first_success > 2).any())  # some fell to a later restart
+    assert 0 < int(alone.success.sum()) < len(x)
+    for size in (72, 1000):
+        assert (found[size].x - alone.x).abs().max() <= 1e-10
+        for field in FIELDS:
+            assert torch.equal(getattr(found[size], field), getattr(alone, field))
+        assert torch.equal(found[size].forward[~alone.success], alone.forward[~alone.success])
+        assert int(found[size].forward.sum()) == rows[size]
+    assert passes[1000] < passes[72] < passes[24]
+
+
 def test_passes_are_counted_exactly():
     calls = {"rows": 0}
 

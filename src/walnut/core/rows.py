@@ -2,7 +2,9 @@
 
 This is the one place where an attack's steps are repeated; :mod:`ascend` and :mod:`search` say what a
 step is. The batch stays full: when a row is decided, the next example takes its place, each row at its
-own step and restart. What a row draws and does is a function of its own content only, so a verdict does
+own step and restart. Where there is room for it, the restarts of a row that withstood its first run go on
+side by side, in *lanes*: the answer is that of the first restart that succeeds, as if they had run one
+after the other. What a row draws and does is a function of its own content only, so a verdict does
 not depend on the batch, beyond the rounding of the network itself.
 """
 
@@ -15,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_map_only
 
+from .batch import Batch
 from .draws import Draws
 from .errors import WalnutError
 from .frozen import frozen
@@ -24,36 +27,6 @@ from .method import Method
 from .queried import Queried, check_data, label_error
 from .quick import quick
 from .types import Adversarial, Criterion, Model, Objective, perturbation_norms
-
-
-@dataclass
-class _Batch:
-    """The rows at work: where each stands, and the best it has seen."""
-
-    index: Tensor  # (b,) position in the data set
-    step: Tensor  # (b,)
-    restart: Tensor  # (b,)
-    decided: Tensor  # (b,) bool
-    x0: Tensor
-    y: Tensor
-    state: Any
-    best_x: Tensor
-    best_value: Tensor  # (b,) of best_x; -inf before any candidate
-    best_success: Tensor  # (b,) bool
-    best_prediction: Tensor  # (b,)
-    checked: Tensor  # (b,) bool, whether best_x was last seen by a pass without gradients
-    first: Tensor  # (b,) step of the first success, -1 before any
-    forward: Tensor  # (b,) passes
-    backward: Tensor  # (b,) passes
-
-    def take(self, rows: Tensor) -> _Batch:
-        """Return some of the rows."""
-        return _Batch(**tree_map_only(Tensor, lambda t: t[rows], dict(vars(self))))
-
-    def join(self, other: _Batch) -> _Batch:
-        """Return the rows of both."""
-        mine, theirs = dict(vars(self)), dict(vars(other))
-        return _Batch(**tree_map(lambda a, b: torch.cat([a, b]), mine, theirs))
 
 
 @dataclass(frozen=True)
@@ -94,36 +67,41 @@ class _Work:
     """One run in progress."""
 
     def __init__(self, run: Run, method: Method, model: Queried, x: Tensor, y: Tensor) -> None:
-        n = len(x)
-        self.run, self.method, self.model, self.x, self.y = run, method, model, x, y
-        self.draws = Draws.of(x, run.seed)
+        self.run, self.method, self.model, self.n = run, method, model, len(x)
+        alone = not (run.early_stop and run.keep_best and run.drop)
+        room = 1 if alone else run.batch_size // max(self.n, 1)
+        self.lanes = max(1, min(room, run.restarts))
+        self.x, self.y = x, y
+        if self.lanes > 1:
+            self.x, self.y = x.repeat(self.lanes, *[1] * (x.ndim - 1)), y.repeat(self.lanes)
+        self.draws = Draws.of(self.x, run.seed)
         self.entered = 0
-        self.batch: _Batch | None = None
-        self.out = x.clone()
-        self.success = torch.zeros(n, dtype=torch.bool, device=x.device)
-        self.prediction = torch.zeros(n, dtype=torch.int64, device=x.device)
-        self.checked = torch.zeros(n, dtype=torch.bool, device=x.device)
-        self.first = torch.full((n,), -1, dtype=torch.int64, device=x.device)
-        self.forward = torch.zeros(n, dtype=torch.int64, device=x.device)
-        self.backward = torch.zeros(n, dtype=torch.int64, device=x.device)
+        self.batch: Batch | None = None
+        counts = torch.zeros(len(self.y), dtype=torch.int64, device=x.device)
+        self.won = torch.full_like(counts[: self.n], run.restarts)  # the lowest that succeeded
+        self.out = self.x.clone()
+        self.value = torch.full_like(counts, float("-inf"), dtype=x.dtype)
+        self.success, self.checked = counts.bool(), counts.bool()
+        self.at, self.first, self.prediction = counts - 1, counts - 1, counts
+        self.forward, self.backward = counts.clone(), counts.clone()
 
     # -- rows in --------------------------------------------------------------------------------
     def _draws(self, index: Tensor, restart: Tensor, step: Tensor) -> Draws:
         return self.draws.rows(index).fold(restart).fold(step)
 
-    def _enter(self, index: Tensor, restart: Tensor) -> _Batch:
+    def _enter(self, index: Tensor, restart: Tensor) -> Batch:
         x0, step = self.x[index], torch.zeros_like(index)
         start = self.method.start(x0, restart, self._draws(index, restart, step - 1))
         no = torch.zeros_like(index, dtype=torch.bool)
         worst = torch.full_like(index, float("-inf"), dtype=x0.dtype)
-        return _Batch(
-            index, step, restart, no, x0, self.y[index], start, x0, worst, no, step, no,
+        return Batch(
+            index, step, restart, no, x0, self.y[index], start, x0, worst, step, no, step, no,
             step - 1, step, step,
         )  # fmt: skip
 
     def _admit(self) -> None:
         room = self.run.batch_size - (0 if self.batch is None else len(self.batch.index))
-        new = min(room, len(self.x) - self.entered)
+        new = min(room, self.n - self.entered)
         if new > 0:
             index = torch.arange(self.entered, self.entered + new, device=self.x.device)
             rows = self._enter(index, torch.zeros_like(index))
@@ -144,7 +122,7 @@ class _Work:
         values, seen = self._measure(
             batch, lambda value: self.method.evaluate(value, batch.state, draws)
         )
-        leaving = batch.decided if self.run.drop else torch.zeros_like(batch.decided)
+        leaving = self._done(batch)
         if leaving.any():
             self._leave(batch.take(leaving.nonzero()[:, 0]))
             stay = (~leaving).nonzero()[:, 0]
@@ -157,7 +135,18 @@ class _Work:
         self.batch = self._turn(batch)
         return True
 
-    def _look(self, batch: _Batch) -> _Batch:
+    def _done(self, batch: Batch) -> Tensor:
+        """Say which rows leave: they are decided, or a lower restart of the example was."""
+        if not self.run.drop:
+            return torch.zeros_like(batch.decided)
+        if self.lanes == 1:
+            return batch.decided
+        row = batch.index % self.n
+        fooled = torch.where(batch.decided, batch.restart, self.run.restarts)
+        self.won.scatter_reduce_(0, row, fooled, "amin")
+        return batch.decided | (batch.restart > self.won[row])
+
+    def _look(self, batch: Batch) -> Batch:
         """Ask young rows without a gradient: who is decided leaves and saves a backward pass."""
         young = (batch.step > 0) & (batch.step <= self.run.look) & (batch.restart == 0)
         if not bool(young.any()):
@@ -169,7 +158,7 @@ class _Work:
         self._leave(rows.take(rows.decided.nonzero()[:, 0]))
         return others.join(rows.take((~rows.decided).nonzero()[:, 0]))
 
-    def _measure(self, batch: _Batch, evaluate: Any) -> tuple[Tensor, Any]:
+    def _measure(self, batch: Batch, evaluate: Any) -> tuple[Tensor, Any]:
         """Evaluate the rows, count the passes, and note what is best and what is decided."""
         forward, backward = self.model.forward, self.model.backward
         try:
@@ -192,7 +181,7 @@ class _Work:
         return values, seen
 
     def _note(
-        self, batch: _Batch, point: Tensor, values: Tensor, logits: Tensor, fresh: bool
+        self, batch: Batch, point: Tensor, values: Tensor, logits: Tensor, fresh: bool
     ) -> None:
         """Keep the best point of each row, and say which rows are decided."""
         success = self.run.criterion(logits, batch.y)
@@ -207,13 +196,14 @@ class _Work:
             better = better & (higher | (success > batch.best_success))
         if bool(better.all()):
             batch.best_x, batch.best_success = point, success
-            batch.best_value = values.to(batch.best_value)
+            batch.best_value, batch.best_at = values.to(batch.best_value), at
             batch.best_prediction = logits.argmax(1)
             batch.checked = torch.full_like(success, fresh)
         elif bool(better.any()):
             wide = better.reshape(-1, *[1] * (point.ndim - 1))
             batch.best_x = torch.where(wide, point, batch.best_x)
             batch.best_value = torch.where(better, values.to(batch.best_value), batch.best_value)
+            batch.best_at = torch.where(better, at, batch.best_at)
             batch.best_success = torch.where(better, success, batch.best_success)
             batch.best_prediction = torch.where(better, logits.argmax(1), batch.best_prediction)
             # a pass without gradients over the very point that is returned is its fresh check
@@ -221,7 +211,7 @@ class _Work:
         if self.run.early_stop:
             batch.decided = batch.decided | success
 
-    def _turn(self, batch: _Batch) -> _Batch:
+    def _turn(self, batch: Batch) -> Batch:
         """Handle rows that have made their last step: look at where they ended, leave or restart."""
         ended = batch.step >= self.run.steps
         if not bool(ended.any()):
@@ -231,20 +221,25 @@ class _Work:
         with torch.no_grad():
             point = self.method.point(rows.state)
             self._measure(rows, lambda value: (value(point), None))
-        again = (rows.restart + 1 < self.run.restarts) & ~(rows.decided & self.run.drop)
+        done = self._done(rows)
+        again = (rows.restart + self.lanes < self.won[rows.index % self.n]) & ~done
         self._leave(rows.take((~again).nonzero()[:, 0]))
+        first = rows.index[(rows.restart == 0) & ~done]
+        for lane in range(1, self.lanes) if len(first) else ():
+            batch = batch.join(self._enter(first + lane * self.n, torch.full_like(first, lane)))
         if bool(again.any()):
             rows = rows.take(again.nonzero()[:, 0])
-            fresh = self._enter(rows.index, rows.restart + 1)
+            fresh = self._enter(rows.index, rows.restart + self.lanes)
             own = {"step", "restart", "state"}
             batch = batch.join(
-                _Batch(**{k: vars(fresh if k in own else rows)[k] for k in vars(rows)})
+                Batch(**{k: vars(fresh if k in own else rows)[k] for k in vars(rows)})
             )
         return batch
 
     # -- rows out -------------------------------------------------------------------------------
-    def _leave(self, rows: _Batch) -> None:
+    def _leave(self, rows: Batch) -> None:
         self.out[rows.index] = rows.best_x.to(self.out.dtype)
+        self.value[rows.index], self.at[rows.index] = rows.best_value, rows.best_at
         self.success[rows.index] = rows.best_success
         self.prediction[rows.index] = rows.best_prediction
         self.checked[rows.index] = rows.checked
@@ -252,8 +247,24 @@ class _Work:
         self.forward[rows.index] = rows.forward
         self.backward[rows.index] = rows.backward
 
+    def _gather(self) -> None:
+        """Keep the best lane of each example: the first that fools, else the highest value."""
+        if self.lanes == 1:
+            return
+        lanes, row = (self.lanes, self.n), torch.arange(self.n, device=self.x.device)
+        fools, value, at = (t.reshape(lanes) for t in (self.success, self.value, self.at))
+        late = torch.iinfo(at.dtype).max
+        top = fools | (~fools.any(0) & (value == value.amax(0)) & (at >= 0))
+        best = torch.where(top, torch.where(at < 0, late, at), late).argmin(0) * self.n + row
+        self.x, self.y, self.out = self.x[: self.n], self.y[: self.n], self.out[best]
+        self.success, self.checked = self.success[best], self.checked[best]
+        self.first, self.prediction = self.first[best], self.prediction[best]
+        self.forward = self.forward.reshape(lanes).sum(0)
+        self.backward = self.backward.reshape(lanes).sum(0)
+
     def record(self, began: float) -> Adversarial:
         """Ask the network afresh about every returned example that was last seen with a gradient."""
+        self._gather()
         with torch.no_grad():
             left = (~self.checked).nonzero()[:, 0]
             for rows in left.split(self.run.batch_size) if len(left) else ():  # not all take none

@@ -230,7 +230,7 @@ STANDARD = (
         "targeted, long", climb(25, 9, scout=7, targets=9, first=1, seed=3),
         rows=affordable(8, 225), when=gradients,
     ),
-    Stage("doubt", climb(40, 6, scout=7, first=1, seed=4), rows=within(100, 240), when=doubt),
+    Stage("doubt", climb(80, 8, scout=7, first=1, seed=4), rows=within(100, 640, 16), when=doubt),
     Stage("half steps", climb(10, peak=1.0), rows=sampled(24), when=gradients),
     Stage("double steps", climb(10, peak=4.0), rows=sampled(24), when=gradients),
     Stage("first queries", queries(300), "query", when=blind),

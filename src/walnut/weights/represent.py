@@ -174,7 +174,8 @@ def _bake(module: nn.Module, key: str) -> None:
     kind = type(module)
     own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
     module.__class__ = type(kind.__name__, kind.__bases__, own)
-    held = list(module.parametrizations[key].parameters(recurse=False))  # type: ignore[index]
+    chain = module.parametrizations[key]  # type: ignore[index]
+    held = list(chain.parameters(recurse=False))  # type: ignore[union-attr]
     parametrize.remove_parametrizations(module, key, leave_parametrized=True)
     w = getattr(module, key)
     if held and not isinstance(w, nn.Parameter):  # torch makes a buffer of what takes no gradient
