@@ -68,12 +68,12 @@ class Plan:
 PLANS = {
     "lenet-300-100": Plan(
         {"fc1": (0.07, 4, 5), "fc2": (0.12, 5, 5), "fc3": (0.40, 5, 5)},
-        dense=12, rounds=(4, 6, 20), shared=5,
+        dense=12, rounds=(4, 6, 32), shared=6,
         batch_size=128, lr=0.1, weight_decay=5e-5, precision=full(),
     ),
     "lenet-5": Plan(
         {"conv1": (0.60, 5, 5), "conv2": (0.12, 5, 5), "fc1": (0.04, 4, 5), "fc2": (0.15, 4, 5)},
-        dense=8, rounds=(2, 4, 16), shared=3,
+        dense=8, rounds=(2, 4, 30), shared=3,
         batch_size=256, lr=0.1, weight_decay=1e-4, precision=autocast(),
     ),
 }  # fmt: skip

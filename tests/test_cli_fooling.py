@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from verbs import run, two_nets
 from walnut import nets
 from walnut.cli import main
 from walnut.data import load
@@ -19,20 +18,7 @@ from walnut.data import load
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two networks that have learnt a little."""
-    folder = tmp_path_factory.mktemp("nets")
-    for name, net in {"a": "softmax", "b": "rbf"}.items():
-        words = ["train", "--net", net, "--epochs", "3", "--quiet", "--out", str(folder / name)]
-        assert main(words) == 0
-    return {name: folder / name / "model.safetensors" for name in "ab"}
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
-    """Run a verb with --json and return its document, the only thing on standard output."""
-    capsys.readouterr()
-    code = main([*(str(word) for word in words), "--json"])
-    printed = capsys.readouterr()
-    assert code == 0, printed.err
-    return dict(json.loads(printed.out))
+    return two_nets(tmp_path_factory.mktemp("nets"), "softmax", "rbf")
 
 
 def refused(capsys: pytest.CaptureFixture[str], says: str, *words: object) -> None:

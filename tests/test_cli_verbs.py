@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from verbs import run, two_nets
 from walnut.cli import doctor, main
 from walnut.cli.attacks import ATTACKS, FROM_PYTHON, SEEKING, WITHIN, own_norm, taken
 
@@ -18,20 +18,7 @@ from walnut.cli.attacks import ATTACKS, FROM_PYTHON, SEEKING, WITHIN, own_norm, 
 @pytest.fixture(scope="module")
 def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two networks that have learnt a little."""
-    folder = tmp_path_factory.mktemp("nets")
-    for name, words in {"a": ["softmax"], "b": ["lenet-300-100"]}.items():
-        words = ["train", "--net", *words, "--epochs", "3", "--quiet", "--out", str(folder / name)]
-        assert main(words) == 0
-    return {name: folder / name / "model.safetensors" for name in "ab"}
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
-    """Run a verb with --json and return its document, the only thing on standard output."""
-    capsys.readouterr()
-    code = main([*(str(word) for word in words), "--json"])
-    printed = capsys.readouterr()
-    assert code == 0, printed.err
-    return dict(json.loads(printed.out))
+    return two_nets(tmp_path_factory.mktemp("nets"), "softmax", "lenet-300-100")
 
 
 def test_train_tells_and_keeps(
