@@ -45,6 +45,10 @@ from walnut.weights import (
 )
 
 OUT, SEEDS = Path("runs/deep-compression"), (0, 1, 2)
+NOTES = (
+    "A plan with shorter last rounds (20 and 16 epochs in place of 32 and 30) had its test errors read "
+    "before this one was set: 1.11 % and 0.62 % after sharing, means of three seeds.",
+)
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,11 @@ def main() -> None:
         if runs:
             figures[net] = {"plan": repr(plan), "summary": summary(runs), "runs": runs}
     if figures:
-        record.write("deep_compression", SEEDS[0], {"seeds": list(SEEDS), "networks": figures})
+        record.write(
+            "deep_compression",
+            SEEDS[0],
+            {"notes": NOTES, "seeds": list(SEEDS), "networks": figures},
+        )
 
 
 def summary(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
@@ -242,8 +250,12 @@ def summary(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
         },
         "ratio_file": {n: both([4 * parameters / r["bytes"][n] for r in rows], min) for n in kinds},
         "context_saves": {
-            "of_the_file": both([1 - r["bytes"]["context"] / r["bytes"]["code"] for r in rows], min),
-            "of_the_paper": both([1 - r["bytes"]["context"] / _paper(r["whole"]) for r in rows], min),
+            "of_the_file": both(
+                [1 - r["bytes"]["context"] / r["bytes"]["code"] for r in rows], min
+            ),
+            "of_the_paper": both(
+                [1 - r["bytes"]["context"] / _paper(r["whole"]) for r in rows], min
+            ),
         },
     }
 

@@ -60,8 +60,19 @@ FAULTS = (
     ),
     Fault(
         "restarts ignored", "core/rows.py",
-        "again = (rows.restart + 1 < self.run.restarts)", "again = (rows.restart < 0)",
+        "first = rows.index[(rows.restart == 0) & ~done]", "first = rows.index[:0]",
         (LOOP, *in_tests(CONTRACT, "test_more_steps_restarts_and_radius_never_hurt_much")),
+    ),
+    Fault(
+        "restarts beyond the lanes ignored", "core/rows.py",
+        "again = (rows.restart + self.lanes < self.won[rows.index % self.n])",
+        "again = (rows.restart < 0)",
+        in_tests(ROWS, "test_restarts_side_by_side_give_the_answers_of_one_after_the_other"),
+    ),
+    Fault(
+        "the last lane wins", "core/rows.py",
+        "at), late).argmin(0)", "at), -1).argmax(0)",
+        in_tests(ROWS, "test_restarts_side_by_side_give_the_answers_of_one_after_the_other"),
     ),
     Fault(
         "one step too many", "core/rows.py",
