@@ -1,6 +1,6 @@
 """Structured removal: half of every layer of twelve architectures, and ResNet-20 at half the work.
 
-    python benchmarks/structured.py            # both: a minute, then 15 minutes of training
+    python benchmarks/structured.py            # both: a minute, then an hour of training
     python benchmarks/structured_resnet.py     # the ResNet-20 alone
 
 Part one needs no data: random weights, lively batch norms. Each network loses half of the units of
