@@ -234,10 +234,9 @@ def matrix(k, rows, columns, groups, line, sums, at, memory, slots, fixed, buffe
         for j in range(pad, len(line)):
             line[j] = 0
         mean, count, group, full = 0, 0, -1, 0
-        for j in range(len(columns)):
+        for j, c in enumerate(columns):
             if place > len(buffer) + 4:
                 break
-            c = columns[j]
             x, here = pad + c, r * memory[WIDTH] + c
             stage, i, found, octave, sign = first, tree - 1, 1, 0, 0
             left, over = int(line[x - 1]), int(line[x - near]) if near else 0

@@ -71,15 +71,12 @@ class _Work:
         alone = not (run.early_stop and run.keep_best and run.drop)
         room = 1 if alone else run.batch_size // max(self.n, 1)
         self.lanes = max(1, min(room, run.restarts))
-        self.x, self.y = x, y
-        if self.lanes > 1:
-            self.x, self.y = x.repeat(self.lanes, *[1] * (x.ndim - 1)), y.repeat(self.lanes)
-        self.draws = Draws.of(self.x, run.seed)
+        self.x, self.y, self.draws = x, y, Draws.of(x, run.seed)
         self.entered = 0
         self.batch: Batch | None = None
-        counts = torch.zeros(len(self.y), dtype=torch.int64, device=x.device)
+        counts = torch.zeros(self.lanes * self.n, dtype=torch.int64, device=x.device)
         self.won = torch.full_like(counts[: self.n], run.restarts)  # the lowest that succeeded
-        self.out = self.x.clone()
+        self.out = x.repeat(self.lanes, *[1] * (x.ndim - 1))
         self.value = torch.full_like(counts, float("-inf"), dtype=x.dtype)
         self.success, self.checked = counts.bool(), counts.bool()
         self.at, self.first, self.prediction = counts - 1, counts - 1, counts
@@ -87,15 +84,15 @@ class _Work:
 
     # -- rows in --------------------------------------------------------------------------------
     def _draws(self, index: Tensor, restart: Tensor, step: Tensor) -> Draws:
-        return self.draws.rows(index).fold(restart).fold(step)
+        return self.draws.rows(index % self.n).fold(restart).fold(step)
 
     def _enter(self, index: Tensor, restart: Tensor) -> Batch:
-        x0, step = self.x[index], torch.zeros_like(index)
+        x0, step = self.x[index % self.n], torch.zeros_like(index)
         start = self.method.start(x0, restart, self._draws(index, restart, step - 1))
         no = torch.zeros_like(index, dtype=torch.bool)
         worst = torch.full_like(index, float("-inf"), dtype=x0.dtype)
         return Batch(
-            index, step, restart, no, x0, self.y[index], start, x0, worst, step, no, step, no,
+            index, step, restart, no, x0, self.y[index % self.n], start, x0, worst, step, no, step, no,
             step - 1, step, step,
         )  # fmt: skip
 
@@ -225,8 +222,9 @@ class _Work:
         again = (rows.restart + self.lanes < self.won[rows.index % self.n]) & ~done
         self._leave(rows.take((~again).nonzero()[:, 0]))
         first = rows.index[(rows.restart == 0) & ~done]
-        for lane in range(1, self.lanes) if len(first) else ():
-            batch = batch.join(self._enter(first + lane * self.n, torch.full_like(first, lane)))
+        if self.lanes > 1 and len(first):
+            lane = torch.arange(1, self.lanes, device=first.device).repeat_interleave(len(first))
+            batch = batch.join(self._enter(first.repeat(self.lanes - 1) + lane * self.n, lane))
         if bool(again.any()):
             rows = rows.take(again.nonzero()[:, 0])
             fresh = self._enter(rows.index, rows.restart + self.lanes)
@@ -256,7 +254,7 @@ class _Work:
         late = torch.iinfo(at.dtype).max
         top = fools | (~fools.any(0) & (value == value.amax(0)) & (at >= 0))
         best = torch.where(top, torch.where(at < 0, late, at), late).argmin(0) * self.n + row
-        self.x, self.y, self.out = self.x[: self.n], self.y[: self.n], self.out[best]
+        self.out = self.out[best]
         self.success, self.checked = self.success[best], self.checked[best]
         self.first, self.prediction = self.first[best], self.prediction[best]
         self.forward = self.forward.reshape(lanes).sum(0)

@@ -155,7 +155,7 @@ def affordable(per_example: float, per_row: int, least: int = 24) -> Rows:
     return lambda survey: survey.hopeful(max(int(per_example * len(survey.y) / per_row), least))
 
 
-def within(per_example: float, per_row: int, least: int = 24) -> Rows:
+def within(per_example: float, per_row: int, least: int) -> Rows:
     """Return the most hopeful rows that the rest of an allowance pays for, what was spent taken off it."""
 
     def rows(survey: Survey) -> Int[Tensor, " m"]:
@@ -248,8 +248,8 @@ leads elsewhere (another loss, another class, another direction), and what came 
 a few hundred fine steps. Stages and rows were chosen on ``tune-fashion-linf`` of benchmarks/defended.py and
 on a network like ``tune-mnist-linf`` from 8,000 examples; there they broke all that far longer runs of
 each did. A first version was also tried on the MNIST networks of benchmarks/strength.py; what it left on
-one of them is why the second tuning network was made. The allowance behind ``doubt`` keeps a verdict on
-500 examples within 120 forward passes each.
+one of them is why the second tuning network was made. ``doubt`` was chosen on ``tune-mnist-linf`` beyond the
+radius it was trained for; its allowance keeps a verdict on 500 examples within 120 forward passes each.
 """
 
 

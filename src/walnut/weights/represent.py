@@ -179,8 +179,7 @@ def _bake(module: nn.Module, key: str) -> None:
     parametrize.remove_parametrizations(module, key, leave_parametrized=True)
     w = getattr(module, key)
     if held and not isinstance(w, nn.Parameter):  # torch makes a buffer of what takes no gradient
-        module._buffers.pop(key, None)
-        module.__dict__.pop(key, None)
+        del module._buffers[key]
         trained = any(p.requires_grad for p in held)
         module.register_parameter(key, nn.Parameter(w.detach(), requires_grad=trained))
     order = getattr(module, _ORDER, ())
