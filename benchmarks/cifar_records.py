@@ -4,7 +4,7 @@
 
 - *post-training*: values shared at 2.5 bits a weight by what an error costs (squared gradients) and
   what a value takes to code, statistics measured anew; no training at all.
-- *90 KB*: whole numbers times a step at 2.78 bits a weight, two epochs.
+- *90 KB*: whole numbers times a step at 2.77 bits a weight, two epochs.
 - *34 KB*: the same from 1.8 bits a weight to 1.0, over 25 epochs.
 
 Trained on 45,000 images, against the dense network's answers and the labels; 5,000 of the training
@@ -46,10 +46,12 @@ NOTES = (
     "epoch 23, then for 25. First steps were measured on labels drawn without a fixed seed, so a new "
     "run ends near these figures, not on them. Its grids of batch-norm factors have 63 steps to either "
     "side; 31 were tried and failed (44 % on the held-out images).",
-    "90 KB: two earlier plans had their test accuracy read: 90.73 % (rate 2.55, learning rate 0.001, "
-    "63 steps for the batch norms, one seed) and 91.41 % (mean of three seeds; labels at 0.3 in the "
-    "objective). The present one differs by having no labels in the objective, chosen on the held-out "
-    "images by their agreement with the dense network's answers.",
+    "90 KB: three earlier plans had their test accuracy read: 90.73 % (rate 2.55, learning rate 0.001, "
+    "63 steps for the batch norms, one seed), 91.41 % (mean of three seeds; labels at 0.3 in the "
+    "objective) and 91.46 % (temperature 3, learning rate 0.005). The present temperature and learning "
+    "rate were chosen on distorted held-out images, of which the dense network gets 86.0 % right, by "
+    "the divergence from its answers: temperature 1 gave 0.107, 3 0.067, 6 0.054, 20 0.046; then, at "
+    "20, learning rate 0.01 0.039 and 0.02 0.044.",
 )
 
 OUT = Path("runs/cifar-records")
@@ -75,11 +77,12 @@ class Case:
     wanted: float
     most: int = 63
     share: float = 0.7
+    temperature: float = 3.0
 
 
 CASES = {
-    "90 KB": Case(2.78, 2.78, 1.0, 2, 5e-3, 0.005, (0, 1, 2), 90_000, 0.915, 255, 1.0),
-    "34 KB": Case(1.8, 1.0, 0.4, 25, 4e-3, 0.5, (0,), 34_000, 0.910),
+    "90 KB": Case(2.77, 2.77, 1.0, 2, 1e-2, 0.005, (0, 1, 2), 90_000, 0.915, 255, 1.0, 20.0),
+    "34 KB": Case(1.8, 1.0, 0.4, 25, 4e-3, 0.5, (0, 1, 2), 34_000, 0.910),
 }
 
 
@@ -110,6 +113,7 @@ def trained(name: str, case: Case, seed: int, dense: nn.Module, dataset: Dataset
     objective = grid.Rated(
         model, autocast().wrap(teacher), total=case.epochs * batches.steps, first=case.first,
         last=case.last, arrives=case.arrives, price=case.price, share=case.share,
+        temperature=case.temperature,
     )  # fmt: skip
     began = time.perf_counter()
 
@@ -164,6 +168,29 @@ def packed(model: nn.Module, path: Path, dense: nn.Module) -> nn.Module:
     return found.eval()
 
 
+def within(
+    model: nn.Module, limit: int, path: Path, dense: nn.Module, dataset: Dataset
+) -> tuple[nn.Module, int]:
+    """Write the file; where it is too long, without the weights that matter least (w² h).
+
+    Returns the network that was loaded again, and how many weights were set to zero for it. Half of
+    w² h is what that adds to the loss, to second order (LeCun et al. 1990, Eq. 5).
+    """
+    gone, found = 0, packed(model, path, dense)
+    curvature = squared_gradients(model, dataset.train.x[:4096].split(64))
+    while os.path.getsize(path) > limit:
+        gone += 50
+        less = copy.deepcopy(model)
+        held = {name: less.get_parameter(name) for name in matrices(less)}
+        cost = torch.cat([(w.square() * curvature[n]).flatten() for n, w in held.items()])
+        bound = cost[cost > 0].kthvalue(gone).values
+        with torch.no_grad():
+            for name, w in held.items():
+                w.masked_fill_(w.square() * curvature[name] <= bound, 0.0)
+        found = packed(less, path, dense)
+    return found, gone
+
+
 def post_training(dense: nn.Module, dataset: Dataset, rate: float = 2.5) -> nn.Module:
     """Return the dense network shared at a rate, with statistics measured anew."""
     kept, out, x = OUT / "post-training.safetensors", copy.deepcopy(dense), dataset.train.x[:2048]
@@ -182,15 +209,17 @@ def main() -> None:
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
     dataset = data.load("cifar10")
-    dense, found = dense_network(dataset), {}
+    dense, found, gone = dense_network(dataset), {}, {}
     path = OUT / "post-training.walnut"
     found["post-training 0"] = packed(post_training(dense, dataset), path, dense), path
     for name, case in CASES.items():
         for seed in case.seeds:
             path = OUT / f"{name.replace(' ', '-')}-{seed}.walnut"
             form = finished(trained(name, case, seed, dense, dataset), dataset, case.most)
-            found[f"{name} {seed}"] = packed(form, path, dense), path
+            model, gone[f"{name} {seed}"] = within(form, case.limit, path, dense, dataset)
+            found[f"{name} {seed}"] = model, path
     figures: dict[str, Any] = {"notes": NOTES, "dense": told(dense, None, dataset)}
+    figures["set to zero to fit the limit"] = gone
     for name, (model, path) in found.items():
         figures[name] = told(model, path, dataset)
         print(name, figures[name], flush=True)

@@ -8,10 +8,13 @@ hooks on the network for the peers and by walnut's own records for walnut.
 
 On linear networks the optimum inside the box is known for every norm, and the ratio to it is given.
 Settings of walnut are its defaults; none was chosen on these networks.
+
+    python benchmarks/minimal_norms.py [NAME ...]     # all networks, or some; the others keep their rows
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -313,9 +316,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     root = Path(os.environ.get("WALNUT_DATA", "../shared/data")) / "models"
-    figures: dict[str, Any] = {}
     straight = linear(data.load("mnist").test.x[:50])
     everything = cases(root)
+    path = record.RESULTS / "minimal_norms.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    figures: dict[str, Any] = {name: before[name] for name in everything if name in before}
     for name in sys.argv[1:] or everything:
         model, dataset, count, steps = everything[name]
         x, y = dataset.test.x[: 3 * count], dataset.test.y[: 3 * count]
