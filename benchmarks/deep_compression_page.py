@@ -34,7 +34,7 @@ large one of a dark pixel.
 Of all seeds the mean, and in brackets the worst. "Gain" is the dense network's test error less
 that of the compressed one, in points: above zero nothing was lost. Longer training lowers the dense
 networks' error further (0.93 % for LeNet-300-100, ../benchmarks/results/mnist.json). Plans were chosen
-on validation images; of one with shorter last rounds the test errors had been read before (`notes` in
+on validation images; of some earlier ones the test errors had been read before (`notes` in
 the result).
 """
 
