@@ -234,8 +234,9 @@ def test_help_is_quick() -> None:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from walnut.cli import demo, main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 def run(config, run):
     run.folder
     run.screen.progress("waiting", 0, 10)

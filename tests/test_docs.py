@@ -158,7 +158,9 @@ def test_the_version_stands_once() -> None:
     )
 
 
-ROW = re.compile(r"^\|(?P<cells>.*)\| \[[^\]]+\]\((?P<file>benchmarks/results/\w+\.json)\) \|$", re.M)
+ROW = re.compile(
+    r"^\|(?P<cells>.*)\| \[[^\]]+\]\((?P<file>benchmarks/results/\w+\.json)\) \|$", re.M
+)
 
 
 def numbers(value: object) -> list[float]:
