@@ -44,14 +44,14 @@ Call = Callable[[nn.Module, Tensor, Tensor], Tensor]
 MINE: dict[str, dict[str, Any]] = {
     "l2": {
         "ddn": ddn(),
-        "ddn 30": ddn(steps=30),
         "fmn": fmn(),
+        "fmn 14": fmn(steps=14, refine=4),
         "carlini_wagner": carlini_wagner(),
         "deepfool": deepfool(),
     },
     "linf": {
         "fmn": fmn(norm=linf),
-        "fmn 30": fmn(norm=linf, steps=30),
+        "fmn 14": fmn(norm=linf, steps=14, refine=4),
         "carlini_wagner": carlini_wagner(norm=linf),
         "deepfool": deepfool(norm=linf),
     },

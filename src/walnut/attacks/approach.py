@@ -26,7 +26,8 @@ from .nearest import nearest
 Bounds = tuple[float, float] | None
 NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1", l0: "l0"}
 """The key of each norm in ``Adversarial.norms``."""
-_FAR = 1e6  # beyond every boundary worth going to
+FAR = 1e6
+"""Beyond every boundary worth going to."""
 
 
 def rows_like(values: Tensor, x: Tensor) -> Tensor:
@@ -113,12 +114,12 @@ def boundary(
     w, gap = w / scale[..., None], chosen.detach().abs() / scale
     duals: dict[Any, float] = {linf: 1, l2: 2}
     gap = gap + beyond * w.norm(duals.get(norm, float("inf")), dim=2)
-    low, high = (-_FAR, _FAR) if bounds is None else bounds
+    low, high = (-FAR, FAR) if bounds is None else bounds
     room = torch.where(w > 0, high - at, at - low).clamp_min(0)
     far = nearest(w.abs(), gap.masked_fill(flat, 0.0), room, norm)
     away = size(far.flatten(0, 1), norm).reshape(flat.shape)
     short = (far * w.abs()).sum(2) < gap * (1 - 1e-4)
-    away = torch.where(short, away + _FAR, away).masked_fill(flat, float("inf"))
+    away = torch.where(short, away + FAR, away).masked_fill(flat, float("inf"))
     return away, (far * w.sign()).reshape(slopes.shape)
 
 

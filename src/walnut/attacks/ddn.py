@@ -42,7 +42,7 @@ class ddn(MinimalAttack):
     steps: int = 100
     eps: float = 1.0
     gamma: float = 0.05
-    candidates: int = 10
+    candidates: int = 4
     objective: Objective = cross_entropy()
     norm: ClassVar[Any] = l2
 

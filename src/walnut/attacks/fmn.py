@@ -14,7 +14,7 @@ from walnut.core.constraints import l0, l1, l2, linf
 from walnut.core.directions import normalized
 from walnut.core.method import Method
 
-from .approach import Approach, check_norm, rows_like, size
+from .approach import FAR, Approach, check_norm, rows_like, size
 from .common import Norm
 from .minimal import MinimalAttack
 
@@ -27,21 +27,27 @@ class fmn(MinimalAttack):
 
     Before a row has fooled the network, ε = ‖δ‖ + margin/‖g‖_dual, the linear estimate; then ε grows by
     1 + γ where the network is not fooled and shrinks by 1 − γ (to the best norm at most) where it is.
-    α and γ fall as cosines, to 10⁻³ (Pintor et al. 2021, Alg. 1). For L0, ε is a number of entries.
+    α and γ fall as cosines, to a thousandth (Pintor et al. 2021, Alg. 1). For L0, ε is a number of entries.
 
     Where we differ: the first step goes to the nearest linearised boundary; ε is the linear estimate times
     1 + γ, which crosses it (the estimate alone ends on the boundary, and a quarter of the test examples
-    were never fooled); α is at most half the ball's L2 radius; the gradient leaves out entries that the
-    box holds (L1 and L0 get stuck on them); the projection on L1 is the Euclidean one; L0 keeps the
-    entries of largest δ_i g_i inside the box, not of largest δ_i; the result is drawn towards the example
-    by ``refine`` bisections.
+    were never fooled); α is a share of the ball's reach in L2 and not a length, so that no scale of the
+    input is assumed: √d ε for L∞, ε for L2, √ε for L0, and for L1 at most 4 ε/√d, where an even step is
+    4 ε long (steps of the ball's own size leave the wrong hollow of a network with small gradients); the
+    gradient leaves out entries that the box holds (L1 and L0 get stuck on them); the projection on L1 is
+    the Euclidean one; L0 keeps the entries of largest δ_i g_i inside the box, not of largest δ_i; the
+    result is drawn towards the example by ``refine`` bisections.
+
+    Where passes count, ``fmn(steps=14, refine=4)`` takes 37 and comes within some two per cent.
 
     Args:
         norm: ``linf``, ``l2``, ``l1`` or ``l0``.
         steps: each a forward and a backward pass.
-        step_size: α at the beginning, in input units (L2).
+        step_size: α at the beginning, in reaches of the ball.
         gamma: share by which the radius changes at the beginning.
-        candidates: classes of the largest logits to look at in the first step (0: as published).
+        candidates: classes of the largest logits to look at in the first step, each but the label's a
+            backward pass (0: as published). More are not better: where gradients are small, the nearest
+            linearised boundary is often not the nearest one.
 
     >>> from walnut.core.constraints import linf
     >>> from walnut.checks import check_attack
@@ -51,8 +57,8 @@ class fmn(MinimalAttack):
     norm: Norm = l2  # type: ignore[misc]
     steps: int = 100
     step_size: float = 1.0
-    gamma: float = 0.05
-    candidates: int = 10
+    gamma: float = 0.2
+    candidates: int = 4
 
     def __post_init__(self) -> None:
         check_norm(self.norm, (linf, l2, l1, l0))
@@ -68,7 +74,7 @@ class fmn(MinimalAttack):
 @dataclass(frozen=True, eq=False)
 class _Closing(Approach):
     step_size: float = 1.0
-    gamma: float = 0.05
+    gamma: float = 0.2
 
     def begin(self, x0: Tensor) -> Tensor:
         """Return the radius of each row; in L0 one entry."""
@@ -97,14 +103,16 @@ class _Closing(Approach):
             ended = ((x >= self.bounds[1]) & (grad > 0)) | ((x <= self.bounds[0]) & (grad < 0))
             grad = grad.masked_fill(ended, 0.0)
         wave = (1 + torch.cos(math.pi * progress)) / 2
-        gamma, alpha = 1e-3 + (self.gamma - 1e-3) * wave, 1e-3 + (self.step_size - 1e-3) * wave
+        gamma, share = 1e-3 + (self.gamma - 1e-3) * wave, 1e-3 + (self.step_size - 1e-3) * wave
         if self.norm is l0:
             radius = self._count(kept, fooled, best[1], gamma, x0[0].numel())
         else:
             radius = self._radius(x - x0, kept, grad, fooled, best[1], values, gamma)
-        reaches: dict[Any, Tensor] = {linf: x0[0].numel() ** 0.5 * radius, l0: radius.sqrt()}
-        reach = reaches.get(self.norm, radius)
-        alpha = torch.minimum(alpha, reach / 2)
+        root = x0[0].numel() ** 0.5
+        reaches: dict[Any, Tensor] = {
+            linf: root * radius, l0: radius.sqrt(), l1: radius * min(1.0, 4 / root)
+        }  # fmt: skip
+        alpha = share * reaches.get(self.norm, radius).clamp_max(FAR)
         delta = (x - x0) + rows_like(alpha, x) * normalized().update(grad, ())[0]
         if self.norm is l0:
             inside = self.clip(x0 + delta) - x0
