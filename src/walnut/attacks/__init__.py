@@ -12,6 +12,7 @@ from .expectation import eot
 from .fab import fab
 from .fmn import fmn
 from .gradient import GradientAttack, bim, di_fgsm, fgsm, mi_fgsm, pgd
+from .hopping import basin_hopping
 from .jsma import jsma
 from .last_layer import feature_fooling
 from .lbfgs import lbfgs
@@ -32,6 +33,7 @@ __all__ = [
     "NoiseAttack",
     "apgd",
     "apgd_t",
+    "basin_hopping",
     "bim",
     "boundary",
     "bpda",

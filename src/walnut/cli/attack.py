@@ -21,7 +21,7 @@ class Config(AttackOptions, ExampleOptions, NetworkOptions, Options):
 
     Example: walnut attack --model lenet.walnut --data mnist --attack pgd --eps 0.1 --steps 40
 
-    Within a radius: noise (the control), fgsm, bim, pgd, apgd, apgd-t.
+    Within a radius: noise (the control), fgsm, bim, pgd, odi-pgd, basin-hopping, apgd, apgd-t.
 
     Made to transfer: mi-fgsm, ni-fgsm, di-fgsm, ti-fgsm, si-fgsm, vmi-fgsm.
 

@@ -21,8 +21,8 @@ from .options import flag
 from .values import KeyValues, OptionalCount, OptionalNumber, arguments, one
 
 WITHIN = (
-    "noise", "fgsm", "bim", "pgd", "odi-pgd", "apgd", "apgd-t", "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm",
-    "si-fgsm", "vmi-fgsm", "nes", "spsa", "square",
+    "noise", "fgsm", "bim", "pgd", "odi-pgd", "basin-hopping", "apgd", "apgd-t", "mi-fgsm", "ni-fgsm",
+    "di-fgsm", "ti-fgsm", "si-fgsm", "vmi-fgsm", "nes", "spsa", "square",
 )  # fmt: skip
 """Attacks within a radius."""
 SEEKING = (

@@ -1,0 +1,116 @@
+"""Basin hopping: the contract, closed forms, and that hops begin at the best point so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import labelled, linear_net, small_net
+from walnut.attacks import basin_hopping
+from walnut.checks import check_attack
+from walnut.core.constraints import l0, l1, l2, linf
+from walnut.core.errors import WalnutError
+
+ATTACKS = {
+    "linf": basin_hopping(0.1, steps=4, hops=3),
+    "l2": basin_hopping(0.5, norm=l2, steps=4, hops=3, restarts=2),
+    "l1": basin_hopping(1.0, norm=l1, steps=4, hops=2),
+    "one-step": basin_hopping(0.1, steps=1, hops=1),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (7,)], ids=["image", "vector"])
+def test_contract(name: str, shape: tuple[int, ...]) -> None:
+    check_attack(ATTACKS[name], shape=shape)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_two_classes(name: str) -> None:
+    check_attack(ATTACKS[name], shape=(5,), classes=2)
+
+
+@pytest.mark.parametrize(("norm", "dual"), [(linf, 1), (l2, 2)])
+def test_it_breaks_exactly_what_a_linear_network_lets_it(norm: Any, dual: float) -> None:
+    net = linear_net(8, 2)
+    x = torch.randn(60, 8, dtype=torch.float64)
+    y = net(x).argmax(1)
+    rows = torch.arange(len(x))
+    slope = torch.linalg.vector_norm(net.weight[0] - net.weight[1], dual)
+    away = ((net(x)[rows, y] - net(x)[rows, 1 - y]) / slope).detach()
+    eps = float(away.median()) * 1.001
+    found = basin_hopping(eps, norm=norm, bounds=None)(net, x, y)
+    assert torch.equal(found.success, away < eps)
+    size = found.norms["linf" if norm is linf else "l2"]
+    assert bool((size <= eps * (1 + 1e-9)).all())
+
+
+class Ridges(nn.Module):
+    """A margin of many hills along the first entry, each higher than the one before it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = x[:, 0]
+        height = t + 0.25 * torch.cos(40 * t) - 0.62
+        return torch.stack([torch.zeros_like(height), height], 1)
+
+
+def ridges(n: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return examples from which no single climb of the steps below gets to the highest hill."""
+    x = torch.cat(
+        [torch.zeros(n, 1), torch.rand(n, 1, generator=torch.Generator().manual_seed(0))], 1
+    )
+    return Ridges().eval(), x.double(), torch.zeros(n, dtype=torch.int64)
+
+
+def test_hops_go_from_the_best_point_and_not_from_the_example() -> None:
+    """A hop of a quarter of the radius reaches the highest hill only in several stages."""
+    net, x, y = ridges(200)
+    settings = {"steps": 12, "peak": 0.02, "reach": 0.25, "share": 1.0}
+    far = basin_hopping(0.5, hops=12, restarts=1, **settings)(net, x, y)
+    near = basin_hopping(0.5, hops=1, restarts=12, **settings)(net, x, y)
+    assert float(near.success.double().mean()) < 0.05
+    assert float(far.success.double().mean()) > 0.5
+
+
+def test_a_hop_moves_a_share_of_the_entries_to_the_ends_of_the_ball() -> None:
+    net, x = linear_net(2000, 2), torch.full((3, 2000), 0.5, dtype=torch.float64)
+    y = 1 - net(x).argmax(
+        1
+    )  # wrong already: what comes back is the first point that was asked about
+    found = basin_hopping(0.1, steps=1, hops=1, share=0.2)(net, x, y)
+    moved = (found.x - x).abs()
+    assert bool(((moved - 0.1).abs() < 1e-9).logical_or(moved == 0).all())
+    assert abs(float((moved > 0).double().mean()) - 0.2) < 0.03
+
+
+def test_more_hops_only_add() -> None:
+    net = small_net()
+    x, y = labelled(net, 40)
+    few = basin_hopping(0.06, steps=4, hops=2)(net, x, y).success
+    many = basin_hopping(0.06, steps=4, hops=8)(net, x, y).success
+    assert bool((many | ~few).all())
+
+
+def test_steps_and_hops_are_what_is_spent() -> None:
+    net = small_net()
+    x, y = labelled(net, 6)
+    found = basin_hopping(1e-6, steps=5, hops=4, restarts=2)(net, x, y)
+    assert not found.success.any()
+    assert found.backward.tolist() == [40] * 6
+
+
+def test_a_mask_is_kept_and_bad_numbers_are_refused() -> None:
+    net = linear_net(6, 3)
+    x = torch.rand(12, 6, dtype=torch.float64)
+    free = torch.tensor([True, True, False, True, False, True])
+    found = basin_hopping(0.3, mask=free, steps=4, hops=2)(net, x, net(x).argmax(1))
+    assert torch.equal(found.x[:, ~free], x[:, ~free])
+    with pytest.raises(WalnutError, match="at least 1"):
+        basin_hopping(0.1, hops=0)
+    with pytest.raises(WalnutError, match="share"):
+        basin_hopping(0.1, share=0.0)
+    with pytest.raises(WalnutError, match="linf, l2, l1"):
+        basin_hopping(0.1, norm=l0)
