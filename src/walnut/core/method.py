@@ -33,3 +33,12 @@ class Method(Protocol):
     ) -> Any:
         """Return the state one step further; ``progress`` is step / steps per row."""
         ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A method that can begin elsewhere than at the example."""
+
+    def resume(self, state: Any, x: Tensor) -> Any:
+        """Return the state of rows that enter, standing at ``x``."""
+        ...

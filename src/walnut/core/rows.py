@@ -23,7 +23,7 @@ from .batch import Batch
 from .draws import Draws
 from .errors import WalnutError
 from .frozen import frozen
-from .method import Method
+from .method import Method, Resumable
 from .queried import Queried, check_data, label_error
 from .quick import quick
 from .types import Adversarial, Criterion, Model, Objective, perturbation_norms
@@ -49,15 +49,20 @@ class Run:
     name: str = ""
     look: int = 0
 
-    def __call__(self, method: Method, model: Model, x: Tensor, y: Tensor) -> Adversarial:
-        """Run ``method`` on every example of ``x`` (n, ...) and return the record."""
+    def __call__(
+        self, method: Method, model: Model, x: Tensor, y: Tensor, begin: Tensor | None = None
+    ) -> Adversarial:
+        """Run ``method`` on every example of ``x`` (n, ...) and return the record.
+
+        ``begin``: where each begins, if not at the example; the method is a :class:`Resumable`.
+        """
         check_data(x, y, self)
         began = time.perf_counter()
         outer = torch.is_inference_mode_enabled()
         with torch.inference_mode(False), torch.enable_grad(), frozen(model), quick(model):
             if outer:
                 x, y = x.clone(), y.clone()
-            work = _Work(self, method, Queried(model), x.detach(), y)
+            work = _Work(self, method, Queried(model), x.detach(), y, begin)
             while work.step():
                 pass
             return work.record(began)
@@ -66,8 +71,11 @@ class Run:
 class _Work:
     """One run in progress."""
 
-    def __init__(self, run: Run, method: Method, model: Queried, x: Tensor, y: Tensor) -> None:
+    def __init__(
+        self, run: Run, method: Method, model: Queried, x: Tensor, y: Tensor, begin: Tensor | None
+    ) -> None:
         self.run, self.method, self.model, self.n = run, method, model, len(x)
+        self.begin = begin
         alone = not (run.early_stop and run.keep_best and run.drop)
         room = 1 if alone else run.batch_size // max(self.n, 1)
         self.lanes = max(1, min(room, run.restarts))
@@ -89,6 +97,8 @@ class _Work:
     def _enter(self, index: Tensor, restart: Tensor) -> Batch:
         x0, step = self.x[index % self.n], torch.zeros_like(index)
         start = self.method.start(x0, restart, self._draws(index, restart, step - 1))
+        if self.begin is not None and isinstance(self.method, Resumable):
+            start = self.method.resume(start, self.begin[index % self.n])
         no = torch.zeros_like(index, dtype=torch.bool)
         worst = torch.full_like(index, float("-inf"), dtype=x0.dtype)
         return Batch(

@@ -54,6 +54,10 @@ class Queries:
         """Return the example itself: the first query asks whether it is decided already."""
         return x0, torch.full_like(restart, float("-inf"), dtype=x0.dtype), x0
 
+    def resume(self, state: Any, x: Tensor) -> Any:
+        """Return the state of rows that begin at ``x``."""
+        return x, state[1], x
+
     def point(self, state: Any) -> Tensor:
         """Return the candidate."""
         return state[2]
@@ -91,6 +95,7 @@ def search(
     batch_size: int = 256,
     drop: bool = True,
     name: str = "",
+    begin: Tensor | None = None,
 ) -> Adversarial:
     """Try ``queries`` candidates per example and return the best; see :func:`ascend` for the rest.
 
@@ -98,8 +103,10 @@ def search(
         propose: what to try next, given the best so far.
         queries: candidates per example, ≥ 1; each costs one forward pass, after one
             for the example itself.
+        begin: where each begins (n, ...), inside ``constraint``; the examples unless given.
     """
     run = Run(
-        objective, criterion, queries, 1, False, early_stop, keep_best, seed, batch_size, drop, name
+        objective, criterion, queries, 1, begin is not None, early_stop, keep_best, seed, batch_size,
+        drop, name,
     )  # fmt: skip
-    return run(Queries(propose, constraint), model, x, y)
+    return run(Queries(propose, constraint), model, x, y, begin)
