@@ -1,6 +1,6 @@
 """Networks for the robustness benchmarks: trained here, plainly or against an attack, and kept.
 
-    python benchmarks/defended.py        train all of them (about twenty minutes on two cores)
+    python benchmarks/defended.py        train all of them (about half an hour on two cores)
 
 Files stay under runs/bench-nets. Those named ``tune-`` chose the cascade's settings and are in no table;
 the others, and the pretrained ones of the data folder, are reported.
@@ -50,6 +50,12 @@ RECIPES = {
     "tune-fashion-l2": Recipe("small-cnn", "fashion_mnist", l2, 1.0, True, seed=2),
     "tune-fashion-plain": Recipe("small-cnn", "fashion_mnist", linf, 0.1, False, seed=3),
     "tune-mnist-linf": Recipe("small-cnn", "mnist", linf, 0.2, True, seed=4, plain=1),
+    "tune-mnist-far": Recipe(
+        "small-cnn", "mnist", linf, 0.3, True, seed=5, examples=40_000, epochs=10, plain=3
+    ),
+    "tune-mnist-wide": Recipe(
+        "small-cnn-wide", "mnist", linf, 0.3, True, seed=6, examples=40_000, epochs=6, plain=2
+    ),
     "fashion-plain": Recipe("lenet-5", "fashion_mnist", linf, 0.1, False),
     "fashion-linf": Recipe("small-cnn-wide", "fashion_mnist", linf, 0.1, True),
     "mnist-l2": Recipe("small-cnn-wide", "mnist", l2, 2.0, True),

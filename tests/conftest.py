@@ -34,12 +34,13 @@ def data_folder() -> Path:
 
 
 def _short_queries() -> Iterator[None]:
-    """The verdict's long stages that ask without gradients, shortened: for tests of something else."""
+    """The verdict's stages of many queries, shortened: for tests of something else."""
     from walnut.evaluate import stages
 
     short = {
         "all queries": stages.queries(150, seed=1), "queries": stages.queries(60),
         "labels only": stages.labels_only(2, 12), "all labels": stages.labels_only(3, 12),
+        "hops": stages.hops(1, then=40, seed=6),
     }  # fmt: skip
     plan = tuple(replace(s, make=short.get(s.name, s.make)) for s in stages.STANDARD)
     assert set(short) <= {s.name for s in plan}

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from networks import labelled, linear_net, small_net
-from walnut.attacks import basin_hopping
+from walnut.attacks import basin_hopping, square
 from walnut.checks import check_attack
 from walnut.core.constraints import l0, l1, l2, linf
 from walnut.core.errors import WalnutError
+from walnut.core.objectives import margin
 
 ATTACKS = {
     "linf": basin_hopping(0.1, steps=4, hops=3),
@@ -114,3 +115,29 @@ def test_a_mask_is_kept_and_bad_numbers_are_refused() -> None:
         basin_hopping(0.1, share=0.0)
     with pytest.raises(WalnutError, match="linf, l2, l1"):
         basin_hopping(0.1, norm=l0)
+
+
+def test_square_goes_on_where_another_attack_ended() -> None:
+    """What fell stays as it fell; the others begin at its best points, end no lower, and pay for both."""
+    net = small_net()
+    x, y = labelled(net, 40)
+    first = basin_hopping(0.06, steps=3, hops=1)
+    before, after = (a(net, x, y) for a in (first, square(0.06, queries=60, first=first)))
+    fell = before.success
+    assert 0 < int(fell.sum()) < 40
+    assert torch.equal(after.x[fell], before.x[fell])
+    assert torch.equal(after.forward[fell], before.forward[fell])
+    left = ~fell & ~after.success
+    assert int((after.success & ~fell).sum()) > 0
+    gain = (margin()(net, after.x, y) - margin()(net, before.x, y)).detach()
+    assert bool((gain[left] >= -1e-6).all())
+    assert bool((after.forward[left] >= before.forward[left] + 60).all())
+    assert torch.equal(after.backward, before.backward)
+    assert bool(
+        (after.first_success[after.success & ~fell] >= before.backward[after.success & ~fell]).all()
+    )
+    assert bool((after.norms["linf"] <= 0.06 + 1e-6).all())
+
+
+def test_square_after_another_attack_keeps_the_contract() -> None:
+    check_attack(square(0.1, queries=10, first=basin_hopping(0.1, steps=3, hops=2)))

@@ -207,7 +207,7 @@ class SquareAttack:
         prepare(model, x, self.constraint)
         if self.first is None:
             return self._search(model, x, y, None)
-        found = self.first(model, x, y)
+        found = self.first(model, x, y)  # type: ignore[arg-type]
         rows = (~found.success).nonzero()[:, 0]
         if len(rows) == 0:
             return replace(found, attack=repr(self), seed=self.seed)

@@ -189,7 +189,7 @@ def restarts(e: Evidence) -> Finding:
 
 def targeted(e: Evidence) -> Finding:
     """Row 14: targeted and untargeted attacks were both run."""
-    stages = [s for s in e.stages if s.name in ("targeted", "targeted, long", "apgd-t", "fab-t")]
+    stages = [s for s in e.stages if s.name in ("targeted", "apgd-t", "fab-t")]
     if not stages:
         return Finding(
             "targeted and untargeted",
