@@ -27,9 +27,10 @@ to float16, for every file alike; the paper's accounts still count 32 bits for e
 is shorter than the paper's accounts although it holds everything: it leaves out pixels and units
 without a weight, takes rows or columns first, and has gaps as wide as pays.
 
-One thing is not the paper's: weights are not pruned by magnitude alone but by w² √h, h being the
+Two things are not the paper's. Weights are not pruned by magnitude alone but by w² √h, h being the
 curvature of the loss in that weight, since a small weight of a bright pixel can matter more than a
-large one of a dark pixel.
+large one of a dark pixel. And shared values are trained to give the pruned network's answers, not the
+labels: by then all training images are right, and the labels have nothing more to say.
 
 Of all seeds the mean, and in brackets the worst. "Gain" is the dense network's test error less
 that of the compressed one, in points: above zero nothing was lost. Longer training lowers the dense
