@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	    || echo "torchattacks is not available: its tests will skip"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps torch-pruning \
 	    || echo "Torch-Pruning is not available: its tests will skip"
-	$(BIN)/python -m pip install --quiet -c constraints.txt ".[openvino]" \
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[openvino]" \
 	    || echo "OpenVINO is not available: its tests will skip"
 	touch $@
 
