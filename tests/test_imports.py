@@ -36,6 +36,12 @@ WHOLE_MODEL = {
 }
 
 
+def test_the_tests_see_this_checkout_and_no_copy_of_it() -> None:
+    assert ROOT.resolve() == (Path(__file__).parents[1] / "src" / "walnut").resolve(), (
+        "walnut is installed as a copy, and changes to src are not tested: pip install -e ."
+    )
+
+
 def dotted(path: Path) -> str:
     """Return the module's name without the package: core.types for src/walnut/core/types.py."""
     parts = path.relative_to(ROOT).with_suffix("").parts
