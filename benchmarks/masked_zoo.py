@@ -22,7 +22,8 @@ import torch
 import record
 from walnut import data
 from walnut.evaluate import accuracy
-from walnut.evaluate.stages import STANDARD, Setting
+from walnut.evaluate.stage import Setting
+from walnut.evaluate.stages import STANDARD
 from walnut.evaluate.verdict import VERSION
 from walnut.recipes.record import Cells
 from zoo import NORM, ZOO, Entry, naive

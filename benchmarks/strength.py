@@ -39,7 +39,8 @@ from walnut.attacks.fab import fab
 from walnut.core.constraints import l2, linf
 from walnut.evaluate import Verdict, correct, robustness
 from walnut.evaluate.ledger import fingerprint
-from walnut.evaluate.stages import STANDARD, Setting
+from walnut.evaluate.stage import Setting
+from walnut.evaluate.stages import STANDARD
 from walnut.recipes.record import Cells, digest
 
 SEED, EXAMPLES = 0, 500

@@ -14,7 +14,8 @@ from walnut.attacks.fab import cross, fab
 from walnut.attacks.fmn import fmn
 from walnut.checks import check_attack
 from walnut.core import constraints as c
-from walnut.evaluate.stages import AUTOATTACK, Setting
+from walnut.evaluate.stage import Setting
+from walnut.evaluate.stages import AUTOATTACK
 
 NORMS = {"linf": c.linf, "l2": c.l2, "l1": c.l1}
 DUALS = {"linf": 1, "l2": 2, "l1": float("inf")}

@@ -24,7 +24,8 @@ from walnut.evaluate import Verdict, robustness
 from walnut.evaluate import verdict as verdict_module
 from walnut.evaluate.descent import Descent
 from walnut.evaluate.honesty import Finding
-from walnut.evaluate.stages import AUTOATTACK, Stage, queries
+from walnut.evaluate.stage import Stage
+from walnut.evaluate.stages import AUTOATTACK, queries
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
 

@@ -18,7 +18,7 @@ from walnut.core.types import Adversarial, Attack, Model, Progress
 
 from .accuracy import predict
 from .ledger import Ledger, Outcome
-from .stages import Setting, Stage, Suspicion
+from .stage import Setting, Stage, Suspicion
 from .survey import StageRecord, Survey
 
 NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1"}

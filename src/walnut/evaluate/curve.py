@@ -16,7 +16,8 @@ from walnut.core.types import Attack
 from .cascade import Cascade
 from .descent import Descent, inside
 from .probes import ROWS
-from .stages import Setting, Stage, Suspicion, climb, gradients
+from .stage import Setting, Stage, Suspicion
+from .stages import climb, gradients
 from .survey import Survey
 
 POINTS = 20

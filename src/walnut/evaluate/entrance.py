@@ -21,7 +21,7 @@ from .adapt import adapt
 from .honesty import Finding, examine
 from .ledger import fingerprint
 from .path import GradientPath, gradient_path
-from .stages import Setting, Stage, Suspicion
+from .stage import Setting, Stage, Suspicion
 from .twin import TwinMatch, straight_through, twin_match, twin_of
 
 LOOKED_AT = 16  # examples that the checks before any attack use

@@ -9,7 +9,7 @@ from typing import Any
 from .entrance import Entrance
 from .honesty import Finding, Level
 from .probes import Probes
-from .stages import Setting
+from .stage import Setting
 from .survey import StageRecord, Survey
 
 CLEAR = 0.02  # share of the examples tried: ten times the threshold of AutoAttack's own check

@@ -18,7 +18,7 @@ from .entrance import Entrance
 from .honesty import Finding
 from .ledger import Ledger, Outcome
 from .recorded import NotApplicable
-from .stages import Setting
+from .stage import Setting
 from .survey import Survey
 
 ROWS = 64  # examples at once, and the work that a kill can lose

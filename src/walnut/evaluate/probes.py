@@ -21,7 +21,8 @@ from walnut.core.types import Attack
 
 from .accuracy import predict
 from .cascade import Cascade
-from .stages import Setting, climb
+from .stage import Setting
+from .stages import climb
 
 ROWS = 24
 RADII = (2.0, 4.0)

@@ -27,7 +27,8 @@ from .floor import floor, provable
 from .honesty import Finding
 from .ledger import Ledger, fingerprint
 from .probes import Probes, probe
-from .stages import Setting, Stage, plan, suspected
+from .stage import Setting, Stage
+from .stages import plan, suspected
 from .survey import StageRecord, Survey
 
 VERSION = 3  # of the ledger: a change of what stages do makes old outcomes useless

@@ -20,7 +20,7 @@ from walnut.data import Dataset
 from walnut.evaluate import Verdict, robustness
 from walnut.evaluate.axes import Axis, along, random_normal, random_signs
 from walnut.evaluate.geometry import cross_section, lines
-from walnut.evaluate.stages import Stage
+from walnut.evaluate.stage import Stage
 
 from .record import Gallery, Json, drawn_examples, finish, header, varied
 
