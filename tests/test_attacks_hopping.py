@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import labelled, linear_net, small_net
-from walnut.attacks import basin_hopping, square
+from walnut.attacks import basin_hopping, fmn, square
 from walnut.checks import check_attack
 from walnut.core.constraints import l0, l1, l2, linf
 from walnut.core.errors import WalnutError
@@ -78,9 +78,7 @@ def test_hops_go_from_the_best_point_and_not_from_the_example() -> None:
 
 def test_a_hop_moves_a_share_of_the_entries_to_the_ends_of_the_ball() -> None:
     net, x = linear_net(2000, 2), torch.full((3, 2000), 0.5, dtype=torch.float64)
-    y = 1 - net(x).argmax(
-        1
-    )  # wrong already: what comes back is the first point that was asked about
+    y = 1 - net(x).argmax(1)  # wrong already: the first point that was asked about comes back
     found = basin_hopping(0.1, steps=1, hops=1, share=0.2)(net, x, y)
     moved = (found.x - x).abs()
     assert bool(((moved - 0.1).abs() < 1e-9).logical_or(moved == 0).all())
@@ -137,6 +135,17 @@ def test_square_goes_on_where_another_attack_ended() -> None:
         (after.first_success[after.success & ~fell] >= before.backward[after.success & ~fell]).all()
     )
     assert bool((after.norms["linf"] <= 0.06 + 1e-6).all())
+
+
+def test_square_takes_nothing_from_outside_its_ball() -> None:
+    """An attack that knows no radius succeeds everywhere; what counts is what fools inside eps."""
+    net = small_net()
+    x, y = labelled(net, 30)
+    far = fmn(norm=linf)
+    assert bool(far(net, x, y).success.all())
+    found = square(0.03, queries=20, first=far)(net, x, y)
+    assert 0 < int(found.success.sum()) < 30
+    assert bool((found.norms["linf"] <= 0.03 + 1e-6).all())
 
 
 def test_square_after_another_attack_keeps_the_contract() -> None:

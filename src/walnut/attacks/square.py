@@ -208,11 +208,12 @@ class SquareAttack:
         if self.first is None:
             return self._search(model, x, y, None)
         found = self.first(model, x, y)  # type: ignore[arg-type]
-        rows = (~found.success).nonzero()[:, 0]
+        begin = self.constraint.project(found.x, x)
+        inside = (begin - found.x).flatten(1).abs().amax(1) <= 1e-6  # ``first`` may know no radius
+        rows = (~(found.success & inside)).nonzero()[:, 0]
         if len(rows) == 0:
             return replace(found, attack=repr(self), seed=self.seed)
-        begin = self.constraint.project(found.x[rows], x[rows])
-        return self._after(found, rows, self._search(model, x[rows], y[rows], begin))
+        return self._after(found, rows, self._search(model, x[rows], y[rows], begin[rows]))
 
     def _search(self, model: Model, x: Tensor, y: Tensor, begin: Tensor | None) -> Adversarial:
         return search(
@@ -273,9 +274,9 @@ def square(
             falls to a 512th by the end.
         targeted: ``y`` are targets to move towards.
         early_stop: return each example at its first success.
-        first: an attack to run before, whose best points the search begins at where it failed. Gradients
-            often end a hair below the boundary where a network's are small or jump; some hundreds of
-            small squares (``share=0.05``) from there do more than thousands from the example.
+        first: an attack with the same goal to run before. Where it failed, or went farther than ``eps``,
+            the search begins at its best point, drawn into the ball: gradients often end a hair below
+            the boundary where a network's are small or jump.
         mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch

@@ -97,7 +97,9 @@ class _Work:
     def _enter(self, index: Tensor, restart: Tensor) -> Batch:
         x0, step = self.x[index % self.n], torch.zeros_like(index)
         start = self.method.start(x0, restart, self._draws(index, restart, step - 1))
-        if self.begin is not None and isinstance(self.method, Resumable):
+        if self.begin is not None:
+            if not isinstance(self.method, Resumable):
+                raise WalnutError(f"{type(self.method).__name__} cannot begin elsewhere than at x")
             start = self.method.resume(start, self.begin[index % self.n])
         no = torch.zeros_like(index, dtype=torch.bool)
         worst = torch.full_like(index, float("-inf"), dtype=x0.dtype)
