@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +16,11 @@ from walnut.core.errors import WalnutError
 from walnut.core.gradients import input_gradient
 from walnut.core.objectives import margin, misclassified
 from walnut.core.rows import Run
-from walnut.core.types import Adversarial, Constraint, Direction, Model, Objective
+from walnut.core.types import Adversarial, Attack, Constraint, Direction, Model, Objective
 
 from .approach import rows_like
 from .common import Norm, ball, prepare, steepest
+from .relay import Search, relay
 
 Bounds = tuple[float, float] | None
 
@@ -37,9 +39,13 @@ class _Hopping:
     attack: BasinHopping
 
     def start(self, x0: Tensor, restart: Tensor, draws: Draws) -> _State:
-        """Return a point a hop away from the example."""
+        """Return the example itself: the first step is a hop, which tells restarts apart."""
         low = torch.full_like(restart, float("-inf"), dtype=x0.dtype)
-        return _State(self._hop(x0, x0, draws), torch.zeros_like(restart), x0, low)
+        return _State(x0, torch.zeros_like(restart), x0, low)
+
+    def resume(self, state: Any, x: Tensor) -> _State:
+        """Return the state at ``x``."""
+        return _State(*state)._replace(z=x)
 
     def point(self, state: Any) -> Tensor:
         """Return the input."""
@@ -54,20 +60,20 @@ class _Hopping:
     def advance(
         self, state: Any, seen: Any, values: Tensor, x0: Tensor, progress: Tensor, draws: Draws
     ) -> _State:
-        """Note the point if it is the best, and climb on; at the end of a climb hop from the best."""
+        """Note the point if it is the best; then hop from the best, or climb on."""
         state, attack = _State(*state), self.attack
         higher = values > state.height
         top = torch.where(rows_like(higher, x0), state.z, state.top)
         height = torch.where(higher, values, state.height)
-        share = (state.made % attack.steps).to(x0.dtype) / attack.steps
+        at = state.made % attack.steps  # 0: a hop; then a climb
+        share = (at - 1).clamp_min(0).to(x0.dtype) / max(attack.steps - 1, 1)
         size = attack.peak * attack.eps * (1 + torch.cos(torch.pi * share)) / 2
         step, _ = attack.direction.update(seen, attack.direction.init(seen))
         z = attack.constraint.project(state.z + rows_like(size, x0) * step, x0)
-        made = state.made + 1
-        hops = made % attack.steps == 0
+        hops = at == 0
         if bool(hops.any()):
             z = torch.where(rows_like(hops, x0), self._hop(top, x0, draws), z)
-        return _State(z, made, top, height)
+        return _State(z, state.made + 1, top, height)
 
     def _hop(self, x: Tensor, x0: Tensor, draws: Draws) -> Tensor:
         """Return project(x + reach · eps · direction(u)), u random in some of the entries."""
@@ -93,6 +99,7 @@ class BasinHopping:
     peak: float
     reach: float
     share: float
+    first: Attack | None = None
     seed: int = 0
     batch_size: int = field(default=256, repr=False, compare=False)
     drop: bool = field(default=True, repr=False, compare=False)
@@ -110,7 +117,11 @@ class BasinHopping:
             self.objective, misclassified(), self.steps * self.hops, self.restarts, False, True, True,
             self.seed, self.batch_size, self.drop, repr(self),
         )  # fmt: skip
-        return run(_Hopping(self), model, x, y)
+        search: Search = partial(run, _Hopping(self))
+        if self.first is None:
+            return search(model, x, y, None)
+        found = relay(self.first, search, self.constraint, model, x, y)
+        return replace(found, attack=repr(self), seed=self.seed)
 
 
 def basin_hopping(
@@ -124,6 +135,7 @@ def basin_hopping(
     peak: float = 1.0,
     reach: float | None = None,
     share: float = 0.3,
+    first: Attack | None = None,
     bounds: Bounds = (0.0, 1.0),
     mask: Tensor | None = None,
     seed: int = 0,
@@ -143,7 +155,7 @@ def basin_hopping(
     Args:
         eps: radius in input units.
         norm: ``linf``, ``l2`` or ``l1``.
-        steps: of a climb.
+        steps: of a hop and the climb that follows it.
         hops: climbs of a run.
         restarts: runs per example, the later ones only where the earlier failed.
         objective: what to climb.
@@ -151,6 +163,8 @@ def basin_hopping(
         reach: of a hop, in eps; 2 in L∞, where the entries that move go to the ends of the ball, else 1.
         share: of the entries that a hop moves. In L∞ a hop that moves them all is the worse one: what made
             the best point good is gone.
+        first: an attack with the same goal to run before. Where it failed, or went farther than ``eps``,
+            the first hop is taken from its best point, drawn into the ball, and not from the example.
         mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
@@ -164,5 +178,5 @@ def basin_hopping(
     reach = (2.0 if norm is linf else 1.0) if reach is None else reach
     return BasinHopping(
         eps, ball(norm, eps, bounds, mask), steepest(norm, mask), steps, hops, restarts, objective, peak,
-        reach, share, seed, batch_size,
+        reach, share, first, seed, batch_size,
     )  # fmt: skip

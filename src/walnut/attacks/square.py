@@ -19,6 +19,7 @@ from walnut.core.search import Proposal, search
 from walnut.core.types import Adversarial, Attack, Constraint, Criterion, Model, Objective
 
 from .common import Norm, ball, prepare
+from .relay import relay
 
 _STOPS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries; p halves after each
 
@@ -207,38 +208,14 @@ class SquareAttack:
         prepare(model, x, self.constraint)
         if self.first is None:
             return self._search(model, x, y, None)
-        found = self.first(model, x, y)  # type: ignore[arg-type]
-        begin = self.constraint.project(found.x, x)
-        inside = (begin - found.x).flatten(1).abs().amax(1) <= 1e-6  # ``first`` may know no radius
-        rows = (~(found.success & inside)).nonzero()[:, 0]
-        if len(rows) == 0:
-            return replace(found, attack=repr(self), seed=self.seed)
-        return self._after(found, rows, self._search(model, x[rows], y[rows], begin[rows]))
+        found = relay(self.first, self._search, self.constraint, model, x, y)
+        return replace(found, attack=repr(self), seed=self.seed)
 
     def _search(self, model: Model, x: Tensor, y: Tensor, begin: Tensor | None) -> Adversarial:
         return search(
             model, x, y, objective=self.objective, propose=self.propose, queries=self.queries,
             constraint=self.constraint, criterion=self.criterion, early_stop=self.early_stop,
             seed=self.seed, batch_size=self.batch_size, drop=self.drop, name=repr(self), begin=begin,
-        )  # fmt: skip
-
-    def _after(self, found: Adversarial, rows: Tensor, more: Adversarial) -> Adversarial:
-        """Put the outcome of some rows in their places; steps are counted on from ``first``'s."""
-        at = torch.where(more.success, found.backward[rows] + more.first_success, -1)
-        changed = {
-            "x": more.x, "success": more.success, "prediction": more.prediction, "first_success": at,
-            "forward": found.forward[rows] + more.forward,
-            "backward": found.backward[rows] + more.backward,
-        }  # fmt: skip
-        whole = {name: getattr(found, name).clone() for name in changed}
-        for name, values in changed.items():
-            whole[name][rows] = values.to(whole[name])
-        norms = {name: values.clone() for name, values in found.norms.items()}
-        for name, values in norms.items():
-            values[rows] = more.norms[name]
-        return replace(
-            found, **whole, norms=norms, seconds=found.seconds + more.seconds, attack=repr(self),
-            seed=self.seed,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from walnut.core.types import Adversarial, Attack, Model, Progress
 
 from .accuracy import predict
 from .ledger import Ledger, Outcome
-from .stage import Setting, Stage, Suspicion
+from .stage import Reached, Setting, Stage, Suspicion
 from .survey import StageRecord, Survey
 
 NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1"}
@@ -55,7 +55,7 @@ class Cascade:
 
     def stage(self, stage: Stage, rows: Int[Tensor, " m"], why: str) -> StageRecord:
         """Run one stage on some rows, batch by batch, and note what fell."""
-        number, attack = len(self.survey.stages), stage.make(self.setting)
+        number, attack = len(self.survey.stages), repr(stage.make(self.setting))
         standing = set(self.survey.standing.tolist())
         forward, backward, seconds = 0, 0, 0.0
         for at, batch in enumerate(rows.split(self.setting.batch_size)):
@@ -63,7 +63,7 @@ class Cascade:
                 self.progress(stage.name, at * self.setting.batch_size, len(rows))
             outcome = self.ledger.cell(
                 f"{number:02d}-{stage.name.replace(' ', '-')}-{at:04d}", batch,
-                lambda batch=batch: self.attempt(attack, batch),  # type: ignore[misc]
+                lambda batch=batch: self.attempt(stage.make(self._at(batch)), batch),  # type: ignore[misc]
             )  # fmt: skip
             self.survey.take(number, batch, outcome)
             forward += int(outcome["forward"].sum())
@@ -74,11 +74,15 @@ class Cascade:
         left = set(self.survey.standing.tolist())
         broke = tuple(sorted(standing - left))
         done = StageRecord(
-            stage.name, repr(attack), stage.family, why, len(rows), len(broke),
+            stage.name, attack, stage.family, why, len(rows), len(broke),
             forward, backward, seconds, broke,
         )  # fmt: skip
         self.survey.stages.append(done)
         return done
+
+    def _at(self, rows: Int[Tensor, " m"]) -> Setting:
+        """Return the setting with where the stages before ended on some rows."""
+        return replace(self.setting, reached=Reached(self.survey.reached[rows]))
 
     def clean(self) -> None:
         """Ask about the examples themselves: what is wrong untouched counts as broken."""
@@ -119,7 +123,7 @@ class Cascade:
         return {
             "success": success, "prediction": found.prediction, "first": found.first_success,
             "forward": self.cost * forward, "backward": self.cost * found.backward,
-            "radius": known, "hope": hope, "x": found.x[success],
+            "radius": known, "hope": hope, "x": found.x,
             "seconds": torch.tensor(time.perf_counter() - began, dtype=torch.float64),
         }  # fmt: skip
 

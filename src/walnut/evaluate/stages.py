@@ -62,22 +62,22 @@ def _sparse(s: Setting, steps: int, restarts: int, **options: Any) -> Attack:
     )  # fmt: skip
 
 
-def hops(count: int, then: int, seed: int = 0) -> Callable[[Setting], Attack]:
-    """Return basin hopping, and ``then`` queries of small squares from where it ended (not under L1)."""
+def hops(count: int, restarts: int = 1, steps: int = 10, seed: int = 0) -> Callable[[Setting], Attack]:
+    """Return basin hopping from where the stages before ended."""
+    return lambda s: basin_hopping(
+        s.eps, norm=s.norm, steps=steps, hops=count, restarts=restarts, first=s.reached, bounds=s.bounds,
+        seed=s.seed + seed, batch_size=s.batch_size,
+    )  # fmt: skip
 
-    def make(s: Setting) -> Attack:
-        hopping = basin_hopping(
-            s.eps, norm=s.norm, steps=20, hops=count, restarts=4, bounds=s.bounds, seed=s.seed + seed,
-            batch_size=s.batch_size,
-        )  # fmt: skip
-        if s.norm is l1:
-            return hopping
-        return square(
-            s.eps, norm=s.norm, queries=then, share=0.2, first=hopping, bounds=s.bounds,
+
+def small_squares(count: int, seed: int = 0) -> Callable[[Setting], Attack]:
+    """Return queries of small squares from where the stages before ended (hops under L1)."""
+    return lambda s: (
+        hops(max(count // 20, 1), seed=seed)(s) if s.norm is l1 else square(
+            s.eps, norm=s.norm, queries=count, share=0.2, first=s.reached, bounds=s.bounds,
             seed=s.seed + seed, batch_size=s.batch_size,
-        )  # fmt: skip
-
-    return make
+        )
+    )  # fmt: skip
 
 
 def queries(count: int, seed: int = 0) -> Callable[[Setting], Attack]:
@@ -192,7 +192,7 @@ STANDARD = (
         when=still_breaking(2, 2),
     ),
     Stage(
-        "hops", hops(8, then=400, seed=6), rows=affordable(20.5, 640, 16), when=still_breaking(3, 1)
+        "hops", hops(32, 2, seed=6), rows=affordable(20.5, 640, 16), when=still_breaking(3, 1)
     ),
     Stage("half steps", climb(10, peak=1.0), rows=sampled(24), when=gradients),
     Stage("double steps", climb(10, peak=4.0), rows=sampled(24), when=gradients),

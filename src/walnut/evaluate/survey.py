@@ -49,6 +49,7 @@ class Survey:
         radius: of the smallest perturbation known to break it; 0 where wrong, inf where none is known.
         hope: the largest margin max z_k − z_y that any failed attempt reached.
         found: the adversarial example, or the example itself where there is none.
+        reached: where that margin was reached; the example itself before any attempt.
         forward, backward: passes spent on it.
     """
 
@@ -60,6 +61,7 @@ class Survey:
     radius: Float[Tensor, " n"]
     hope: Float[Tensor, " n"]
     found: Float[Tensor, " n *d"]
+    reached: Float[Tensor, " n *d"]
     forward: Int[Tensor, " n"]
     backward: Int[Tensor, " n"]
     stages: list[StageRecord] = field(default_factory=list)
@@ -69,7 +71,9 @@ class Survey:
         """Return a survey in which nothing is known yet."""
         n = torch.zeros_like(y)
         far = torch.full_like(y, float("inf"), dtype=torch.float64)
-        return cls(x, y, y.clone(), n - 1, n - 1, far, -far, x.clone(), n.clone(), n.clone())
+        return cls(
+            x, y, y.clone(), n - 1, n - 1, far, -far, x.clone(), x.clone(), n.clone(), n.clone()
+        )  # fmt: skip
 
     @property
     def standing(self) -> Int[Tensor, " m"]:
@@ -104,16 +108,18 @@ class Survey:
         success = outcome[
             "success"
         ].bool()  # inside the ball; fooled at any radius is "radius" < inf
-        fallen, kept = rows[success], rows[~success]
+        fallen = rows[success]
         self.radius[rows] = torch.minimum(self.radius[rows], outcome["radius"].double())
         self.forward[rows] += outcome["forward"].long()
         self.backward[rows] += outcome["backward"].long()
-        self.hope[kept] = torch.maximum(self.hope[kept], outcome["hope"][~success].double())
+        hope, x = outcome["hope"].double(), outcome["x"].to(self.found)
+        rose = ~success & (hope > self.hope[rows])
+        self.hope[rows[rose]], self.reached[rows[rose]] = hope[rose], x[rose]
         first = outcome["first"][success]
         new = self.fell_to[fallen] == STANDING
         self.fell_to[fallen[new]] = stage
         self.step[fallen[new]] = first[new]
-        self.found[fallen[new]] = outcome["x"][new].to(self.found)
+        self.found[fallen[new]] = x[success][new]
 
     def take_clean(self, rows: Tensor, prediction: Tensor, passes: int) -> None:
         """Note what the network says of the examples themselves."""

@@ -1,0 +1,47 @@
+"""One attack after another: the second begins where the first ended, on what the first did not break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from walnut.core.types import Adversarial, Attack, Constraint, Model
+
+Search = Callable[[Model, Tensor, Tensor, Tensor | None], Adversarial]
+"""(model, x, y, begin) -> record: a search that begins at ``begin`` (at ``x`` where that is None)."""
+
+
+def relay(
+    first: Attack, search: Search, constraint: Constraint, model: Model, x: Tensor, y: Tensor
+) -> Adversarial:
+    """Run ``first``, then ``search`` from its best points where it failed or left the constraint.
+
+    Steps and passes of the second are counted on from the first's.
+    """
+    found = first(model, x, y)  # type: ignore[arg-type]
+    begin = constraint.project(found.x, x)
+    inside = (begin - found.x).flatten(1).abs().amax(1) <= 1e-6  # ``first`` may know no radius
+    rows = (~(found.success & inside)).nonzero()[:, 0]
+    if len(rows) == 0:
+        return found
+    return _joined(found, rows, search(model, x[rows], y[rows], begin[rows]))
+
+
+def _joined(found: Adversarial, rows: Tensor, more: Adversarial) -> Adversarial:
+    """Put the outcome of some rows in their places."""
+    at = torch.where(more.success, found.backward[rows] + more.first_success, -1)
+    changed = {
+        "x": more.x, "success": more.success, "prediction": more.prediction, "first_success": at,
+        "forward": found.forward[rows] + more.forward,
+        "backward": found.backward[rows] + more.backward,
+    }  # fmt: skip
+    whole = {name: getattr(found, name).clone() for name in changed}
+    for name, values in changed.items():
+        whole[name][rows] = values.to(whole[name])
+    norms = {name: values.clone() for name, values in found.norms.items()}
+    for name, values in norms.items():
+        values[rows] = more.norms[name]
+    return replace(more, **whole, norms=norms, seconds=found.seconds + more.seconds)
