@@ -40,7 +40,7 @@ def _short_queries() -> Iterator[None]:
     short = {
         "all queries": stages.queries(150, seed=1), "queries": stages.queries(60),
         "labels only": stages.labels_only(2, 12), "all labels": stages.labels_only(3, 12),
-        "hops": stages.hops(1, then=40, seed=6),
+        "small squares": stages.small_squares(40, seed=9),
     }  # fmt: skip
     plan = tuple(replace(s, make=short.get(s.name, s.make)) for s in stages.STANDARD)
     assert set(short) <= {s.name for s in plan}

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from networks import labelled, linear_net, small_net
-from walnut.attacks import basin_hopping, fmn, square
+from walnut.attacks import basin_hopping, fmn, pgd, square
 from walnut.checks import check_attack
 from walnut.core.constraints import l0, l1, l2, linf
 from walnut.core.errors import WalnutError
 from walnut.core.objectives import margin
+from walnut.evaluate.stage import Reached
 
 ATTACKS = {
     "linf": basin_hopping(0.1, steps=4, hops=3),
@@ -78,8 +79,8 @@ def test_hops_go_from_the_best_point_and_not_from_the_example() -> None:
 
 def test_a_hop_moves_a_share_of_the_entries_to_the_ends_of_the_ball() -> None:
     net, x = linear_net(2000, 2), torch.full((3, 2000), 0.5, dtype=torch.float64)
-    y = 1 - net(x).argmax(1)  # wrong already: the first point that was asked about comes back
-    found = basin_hopping(0.1, steps=1, hops=1, share=0.2)(net, x, y)
+    y = net(x).argmax(1)
+    found = basin_hopping(0.1, steps=1, hops=1, share=0.2)(net, x, y)  # a hop and no climb
     moved = (found.x - x).abs()
     assert bool(((moved - 0.1).abs() < 1e-9).logical_or(moved == 0).all())
     assert abs(float((moved > 0).double().mean()) - 0.2) < 0.03
@@ -119,7 +120,7 @@ def test_square_goes_on_where_another_attack_ended() -> None:
     """What fell stays as it fell; the others begin at its best points, end no lower, and pay for both."""
     net = small_net()
     x, y = labelled(net, 40)
-    first = basin_hopping(0.06, steps=3, hops=1)
+    first = basin_hopping(0.06, steps=1, hops=1)
     before, after = (a(net, x, y) for a in (first, square(0.06, queries=60, first=first)))
     fell = before.success
     assert 0 < int(fell.sum()) < 40
@@ -137,6 +138,23 @@ def test_square_goes_on_where_another_attack_ended() -> None:
     assert bool((after.norms["linf"] <= 0.06 + 1e-6).all())
 
 
+def test_hops_are_taken_from_where_another_attack_ended() -> None:
+    """From the foot of the highest hill a small hop is enough; from the example it is not."""
+    net, x, y = ridges(200)
+    settings = {"steps": 12, "peak": 0.02, "reach": 0.1, "share": 1.0, "hops": 2}
+
+    def uphill(model: Any, x: Tensor, y: Tensor) -> Any:
+        return Reached(x + torch.tensor([0.45, 0.0], dtype=x.dtype))(model, x, y)
+
+    alone = basin_hopping(0.5, **settings)(net, x, y)
+    after = basin_hopping(0.5, first=uphill, **settings)(net, x, y)
+    assert float(alone.success.double().mean()) < 0.1
+    assert float(after.success.double().mean()) > 0.9
+    start = margin()(net, x + torch.tensor([0.45, 0.0], dtype=x.dtype), y)
+    worst = basin_hopping(0.5, first=uphill, **settings | {"reach": 1.0, "hops": 1})(net, x, y)
+    assert bool((margin()(net, worst.x, y) >= start - 1e-9).all())  # never below where it began
+
+
 def test_square_takes_nothing_from_outside_its_ball() -> None:
     """An attack that knows no radius succeeds everywhere; what counts is what fools inside eps."""
     net = small_net()
@@ -150,3 +168,7 @@ def test_square_takes_nothing_from_outside_its_ball() -> None:
 
 def test_square_after_another_attack_keeps_the_contract() -> None:
     check_attack(square(0.1, queries=10, first=basin_hopping(0.1, steps=3, hops=2)))
+
+
+def test_hops_after_another_attack_keep_the_contract() -> None:
+    check_attack(basin_hopping(0.1, steps=3, hops=2, restarts=2, first=pgd(0.1, steps=3)))

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from networks import labelled, small_net
-from walnut.attacks import pgd
+from walnut.attacks import noise, pgd
 from walnut.core.constraints import l1, l2, linf
 from walnut.core.errors import WalnutError
+from walnut.core.objectives import margin
+from walnut.core.types import Attack
 from walnut.data import load
 from walnut.evaluate import Verdict, robustness
 from walnut.evaluate import verdict as verdict_module
 from walnut.evaluate.descent import Descent
 from walnut.evaluate.honesty import Finding
-from walnut.evaluate.stage import Stage
+from walnut.evaluate.stage import Setting, Stage
 from walnut.evaluate.stages import AUTOATTACK, queries
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
@@ -468,3 +470,29 @@ def test_what_the_probes_find_is_a_reason_to_ask_without_gradients(
     found = robustness(net, (x[:4], y[:4]), eps=0.01, with_curve=False)
     stage = next(stage for stage in found.stages if stage.name == "all queries")
     assert "small steps: they fail" in stage.why
+
+
+def test_stages_begin_where_those_before_came_nearest() -> None:
+    """What is kept of failed attempts is the point of largest margin, and later stages have it."""
+    net = small_net()
+    x, y = labelled(net, 30)
+    seen: list[Tensor] = []
+
+    def last(s: Setting) -> Attack:
+        return lambda model, x, y: seen.append(s.reached.points) or s.reached(model, x, y)  # type: ignore
+
+    stages = (
+        Stage("one", lambda s: pgd(s.eps, steps=3)),
+        Stage("two", lambda s: noise(s.eps)),
+        Stage("last", last),
+    )
+    survey = robustness(net, (x, y), linf, 0.02, effort=stages, with_curve=False).survey
+    standing = survey.standing
+    assert len(standing) > 5
+    best = torch.stack(
+        [margin()(net, a(net, x, y).x, y) for a in (pgd(0.02, steps=3), noise(0.02))]
+    ).amax(0)
+    at = margin()(net, survey.reached, y)
+    assert torch.allclose(at[standing], best[standing])
+    assert torch.allclose(survey.hope[standing], best[standing].double())
+    assert torch.equal(seen[-1], survey.reached[standing])

@@ -114,8 +114,8 @@ class BasinHopping:
         """Attack every example of ``x`` (n, ...) with true labels ``y`` (n,)."""
         prepare(model, x, self.constraint)
         run = Run(
-            self.objective, misclassified(), self.steps * self.hops, self.restarts, False, True, True,
-            self.seed, self.batch_size, self.drop, repr(self),
+            self.objective, misclassified(), self.steps * self.hops, self.restarts,
+            self.first is not None, True, True, self.seed, self.batch_size, self.drop, repr(self),
         )  # fmt: skip
         search: Search = partial(run, _Hopping(self))
         if self.first is None:

@@ -173,7 +173,7 @@ def _judge(
     progress: Progress | None,
 ) -> Verdict:  # fmt: skip
     began = time.perf_counter()
-    stages = plan(effort)
+    stages = plan(effort, norm)
     _check(x, y, eps)
     room = 4 * (eps + 1e-3)
     span = (float(x.min()) - room, float(x.max()) + room) if bounds is None else bounds
