@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -334,6 +335,10 @@ def test_numbers_that_are_none() -> None:
         ({"effort": "more"}, "effort must be"),
         ({"x": 255 * torch.rand(12, 1, 8, 8)}, "divide by 255"),
         ({"y": torch.full((12,), 9)}, "labels"),
+        ({"y": torch.zeros(12)}, r"whole numbers.*y.long\(\)"),
+        ({"y": torch.zeros(12, 5, dtype=torch.int64)}, r"one per example.*y.argmax\(1\)"),
+        ({"y": torch.zeros(12, 1, dtype=torch.int64)}, r"one per example.*y.flatten\(\)"),
+        ({"x": torch.zeros(12, 1, 8, 8, dtype=torch.uint8)}, "divide by 255|/ 255"),
     ],
 )
 def test_bad_input_in_the_users_words(change: dict[str, Any], told: str) -> None:
@@ -342,6 +347,32 @@ def test_bad_input_in_the_users_words(change: dict[str, Any], told: str) -> None
     given: dict[str, Any] = {"x": x, "y": y, "eps": 0.1} | change
     with pytest.raises(WalnutError, match=told):
         robustness(net, (given.pop("x"), given.pop("y")), **given)
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_however_the_numbers_are_stored(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits[0], digits[1][:12], digits[2][:12]
+    plain = robustness(net, (x, y), eps=0.5, with_curve=False)
+    with torch.inference_mode():
+        made_there, x_there = copy.deepcopy(net), x.clone()
+        inside = robustness(made_there, (x_there, y), eps=0.5, with_curve=False)
+    others = [
+        robustness(net, (x, y.to(kind)), eps=0.5, with_curve=False)
+        for kind in (torch.uint8, torch.int32)
+    ]
+    others += [
+        robustness(net, (x.double(), y), eps=0.5, with_curve=False),
+        robustness(made_there, (x_there, y), eps=0.5, with_curve=False),
+        inside,
+    ]
+    for found in others:
+        assert torch.equal(found.survey.fell_to, plain.survey.fell_to)
+        assert torch.equal(found.survey.found, plain.survey.found)
+        assert red(found) == red(plain)
+    half = robustness(net.half(), (x.half(), y), eps=0.5, with_curve=False)
+    net.float()
+    assert half.survey.found.dtype == torch.float32  # a ball of halves is too coarse to attack in
+    assert abs(half.robust.correct - plain.robust.correct) <= 1
 
 
 # -- the ledger ----------------------------------------------------------------------------------
@@ -409,6 +440,28 @@ def test_another_runs_ledger_is_refused(
         robustness(net, (x[10:20], y[10:20]), eps=0.08, folder=tmp_path)
     with pytest.raises(WalnutError, match="another run"):
         robustness(net, (x[:10], y[:10]), norm=l2, eps=0.08, folder=tmp_path)
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_networks_without_a_state_are_told_apart(
+    digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
+) -> None:
+    net, x, y = digits
+    rows = slice(0, 10)
+    right = net(x[rows]).argmax(1)
+
+    def bent(by: float) -> Any:
+        return lambda v: net(v) + by * net(v.flip(3))  # the same name, and the same labels
+
+    assert torch.equal(bent(0.05)(x[rows]).argmax(1), right)
+    robustness(bent(0.0), (x[rows], y[rows]), eps=0.5, folder=tmp_path / "a", with_curve=False)
+    robustness(bent(0.0), (x[rows], y[rows]), eps=0.5, folder=tmp_path / "a", with_curve=False)
+    with pytest.raises(WalnutError, match="another network"):
+        robustness(bent(0.05), (x[rows], y[rows]), eps=0.5, folder=tmp_path / "a", with_curve=False)
+    given: dict[str, Any] = {"eps": 0.5, "folder": tmp_path / "b", "with_curve": False}
+    robustness(net, (x[rows], y[rows]), surrogates={"other": bent(0.0)}, **given)
+    with pytest.raises(WalnutError, match="another twin or surrogates"):
+        robustness(net, (x[rows], y[rows]), surrogates={"other": bent(0.05)}, **given)
 
 
 KILLED = """

@@ -101,6 +101,21 @@ def label_error(y: Tensor, classes: int) -> WalnutError | None:
     return None
 
 
+def whole(y: Tensor) -> Tensor:
+    """Return labels (n,) as int64, whatever whole numbers they came as.
+
+    >>> whole(torch.tensor([3, 1], dtype=torch.uint8))
+    tensor([3, 1])
+    """
+    if y.ndim == 1 and not (y.is_floating_point() or y.is_complex() or y.dtype is torch.bool):
+        return y.long()
+    advice = "y.long()" if y.ndim == 1 else "y.flatten()" if y.numel() == len(y) else "y.argmax(1)"
+    raise WalnutError(
+        f"labels are whole numbers, one per example (n,), not {str(y.dtype).removeprefix('torch.')} of "
+        f"shape {tuple(y.shape)}: use {advice}"
+    )
+
+
 def check_data(x: Tensor, y: Tensor, run: Any) -> None:
     """Refuse examples, labels or counts that no run (:class:`walnut.core.rows.Run`) can use."""
     if not x.is_floating_point():
@@ -112,5 +127,9 @@ def check_data(x: Tensor, y: Tensor, run: Any) -> None:
         raise WalnutError(f"there are {len(x)} examples but {len(y)} labels")
     if len(x) == 0:
         raise WalnutError("there is nothing to attack: x holds no examples")
+    if y.ndim == 1 and y.dtype not in (torch.int64, torch.int32):
+        raise WalnutError(
+            f"labels are {str(y.dtype).removeprefix('torch.')}; attacks take int64: use y.long()"
+        )
     if min(run.steps, run.restarts, run.batch_size) < 1:
         raise WalnutError("steps, restarts and batch_size must be 1 or more")

@@ -19,7 +19,7 @@ from walnut.core.types import Adversarial, Attack, Model
 from .accuracy import predict
 from .adapt import adapt
 from .honesty import Finding, examine
-from .ledger import fingerprint
+from .ledger import fingerprint, sketch
 from .path import GradientPath, gradient_path
 from .stage import Setting, Stage, Suspicion
 from .twin import TwinMatch, straight_through, twin_match, twin_of
@@ -146,10 +146,12 @@ class Entrance:
         }  # fmt: skip
 
     def fingerprint(self, x: Tensor) -> str:
-        """Return a hash of the network: its state, and its answers where they do not change."""
+        """Return a hash of the network: its state, and its answers where they do not change.
+
+        The answers tell apart what has no state to look at: functions, and networks in ONNX Runtime.
+        """
         random = any(f.name == "randomness" and f.level == "wrong" for f in self.findings)
-        answers = None if random else predict(self.model, x).argmax(1)
-        return fingerprint(self.model, answers)
+        return fingerprint(self.model, None if random else sketch(predict(self.model, x)))
 
     def transfers(
         self, stages: tuple[Stage, ...], surrogates: Mapping[str, Model]
@@ -161,6 +163,13 @@ class Entrance:
         last = max((i for i, s in enumerate(stages) if s.family == "gradient"), default=-1) + 1
         more = tuple(Stage(f"from {n}", _carry(n, s), "transfer") for n, s in sources.items())
         return stages[:last] + more + stages[last:]
+
+
+def marks(network: Any, x: Tensor) -> str:
+    """Return a hash of a network that helps: of its state, or of its answers where it has none."""
+    if network is None or isinstance(network, nn.Module):
+        return fingerprint(network)
+    return fingerprint(sketch(predict(adapt(network), x)))
 
 
 def _carry(name: str, source: Model) -> Any:
