@@ -159,8 +159,8 @@ def test_the_repr_is_a_record_without_addresses_and_equal_parts_are_equal():
         (images(), torch.zeros(3, dtype=torch.int64), "12 examples but 3 labels"),
         (images(channels=3), None, "does not take a batch of shape"),
         (images()[:0], torch.zeros(0, dtype=torch.int64), "no examples"),
-        (pgd(0.1), images(2), torch.tensor([1, 2], dtype=torch.uint8), r"labels are uint8.*y.long"),
-        (noise(0.1), images(2), torch.tensor([1.0, 2.0]), r"labels are float32.*y.long"),
+        (images(2), torch.tensor([1, 2], dtype=torch.uint8), r"labels are uint8.*y.long"),
+        (images(2), torch.tensor([1.0, 2.0]), r"labels are float32.*y.long"),
     ],
 )
 @pytest.mark.parametrize("attack", [fgsm(0.1), pgd(0.1), noise(0.1)], ids=["fgsm", "pgd", "noise"])
