@@ -306,6 +306,37 @@ def test_no_illusion_is_silent(
 
 
 @pytest.mark.usefixtures("short_queries")
+def test_a_network_that_takes_no_small_batch(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits[0], digits[1][:20], digits[2][:20]
+
+    def crowd(v: Tensor) -> Tensor:
+        if len(v) < 8:
+            raise RuntimeError("eight at least")
+        return net(v)
+
+    found = robustness(crowd, (x, y), eps=0.5, with_curve=False)
+    assert red(found) == ["batch"]
+    plain = robustness(net, (x, y), eps=0.5, with_curve=False)
+    assert torch.equal(found.survey.fell_to >= 0, plain.survey.fell_to >= 0)
+    rounding = robustness(
+        lambda v: crowd((v * 255).round() / 255), (x, y), eps=0.5, with_curve=False
+    )
+    assert rounding.entrance.kind == "twin"
+    assert rounding.robust.correct <= plain.robust.correct + 1
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_whole_numbers_are_logits_too(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits[0], digits[1][:20], digits[2][:20]
+    found = robustness(
+        lambda v: (4 * net(v)).round().long(), (x, y), eps=0.3, twin=net, with_curve=False
+    )
+    plain = robustness(net, (x, y), eps=0.3, with_curve=False)
+    assert found.entrance.kind == "twin"
+    assert found.robust.correct <= plain.robust.correct + 1
+
+
+@pytest.mark.usefixtures("short_queries")
 def test_large_and_tiny_logits_hide_nothing(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     plain = robustness(net, (x, y), eps=0.08, with_curve=False)

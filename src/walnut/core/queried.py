@@ -12,6 +12,11 @@ from .errors import WalnutError, WalnutWarning
 from .gradients import NO_PATH
 from .types import Model
 
+IN_PLACE = (
+    "the network changes its input in place, so that what was asked is lost: give it a copy, "
+    "lambda x: net(x.clone())"
+)
+
 
 class Queried:
     """A network that counts its passes and remembers its last answer, so that it need not be asked twice."""
@@ -29,30 +34,39 @@ class Queried:
             return self._logits
         if len(x) == 0 and self.classes:  # not every kernel takes an empty batch
             return x.flatten(1).sum(1, keepdim=True).expand(0, self.classes)
+        version = None if x.is_inference() else x._version
         try:
             logits = self.module(x)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            if x.requires_grad and "requires grad" in str(error):  # it went through numpy
-                raise WalnutError(NO_PATH) from error
-            if self.classes:
-                raise
-            line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise WalnutError(
-                f"the network does not take a batch of shape {tuple(x.shape)}: {line}"
-            ) from error
+            raise self._refused(x, error) from error
+        if version is not None and x._version != version:
+            raise WalnutError(IN_PLACE)
         if not self.classes:
             self._check(logits, x)
+        logits = logits.to(torch.promote_types(x.dtype, torch.float32))  # votes are whole numbers
         self.forward += len(x)
         if logits.requires_grad:
             self.backward += len(x)
         self._input, self._logits = x, logits
         return logits
 
+    def _refused(self, x: Tensor, error: Exception) -> WalnutError:
+        """Say why the network did not answer."""
+        told = str(error)
+        if "leaf" in told and "in-place" in told:
+            return WalnutError(IN_PLACE)
+        if x.requires_grad and "requires grad" in told:  # it went through numpy
+            return WalnutError(NO_PATH)
+        line = told.strip().splitlines()[0] if told.strip() else repr(error)
+        though = ", though it took others" if self.classes else ""
+        return WalnutError(
+            f"the network does not take a batch of shape {tuple(x.shape)}{though}: {line}"
+        )
+
     def _check(self, logits: Any, x: Tensor) -> None:
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if told := not_logits(logits, len(x)):
             raise WalnutError(
-                f"the network must return logits (batch, classes); for {len(x)} inputs it gave {found}"
+                f"the network must return logits (batch, classes); for {len(x)} inputs it gave {told}"
             )
         if logits.shape[1] < 2:
             raise WalnutError(
@@ -79,6 +93,17 @@ class Queried:
     def forget(self) -> None:
         """Let go of the last graph."""
         self._input = self._logits = None
+
+
+def not_logits(answer: Any, examples: int) -> str:
+    """Say what an answer is where it is no row of real numbers for each example; "" where it is."""
+    if not isinstance(answer, Tensor):
+        return type(answer).__name__
+    if answer.is_complex() or answer.dtype is torch.bool or answer.layout is not torch.strided:
+        return f"{str(answer.dtype).removeprefix('torch.')} numbers, {answer.layout}".replace(
+            "torch.", ""
+        )
+    return "" if answer.ndim == 2 and len(answer) == examples else str(tuple(answer.shape))
 
 
 def looks_like_probabilities(logits: Tensor) -> bool:

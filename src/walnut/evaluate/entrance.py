@@ -18,6 +18,7 @@ from walnut.core.types import Adversarial, Attack, Model
 
 from .accuracy import predict
 from .adapt import adapt
+from .fixed_batch import FixedBatch
 from .honesty import Finding, examine
 from .ledger import fingerprint, sketch
 from .path import GradientPath, gradient_path
@@ -67,6 +68,19 @@ class Logarithm(nn.Module):
         """Return log-probabilities (b, classes)."""
         p = self.network(x)
         return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+class Floating(nn.Module):
+    """A network that answers in whole numbers (votes, 8-bit scores), in floats."""
+
+    def __init__(self, network: Model) -> None:
+        super().__init__()
+        self.network = network
+        self.training = bool(getattr(network, "training", False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (b, classes)."""
+        return self.network(x).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -192,9 +206,9 @@ def enter(
 ) -> Entrance:
     """Look at a network before it is attacked, and make what attacks will climb.
 
-    A network that answers differently from call to call is averaged over 8 passes, probabilities are taken
-    the logarithm of, and one without a useful gradient gets a straight-through twin: the one given, or
-    one built (:func:`walnut.evaluate.twin.twin_of`), or none.
+    A network that takes no small batch is asked 16 at a time, one that answers differently from call to call
+    is averaged over 8 passes, probabilities are taken the logarithm of, and one without a useful gradient
+    gets a straight-through twin: the one given, or one built (:func:`walnut.evaluate.twin.twin_of`), or none.
 
     Args:
         model: any form that :func:`walnut.evaluate.adapt.adapt` takes.
@@ -210,6 +224,8 @@ def enter(
     if shape is not None:
         raise WalnutError(f"{shape.sentence}: {shape.remedy}")
     levels = {f.name: f.level for f in findings}
+    size = _least(network, x[some])
+    network = _fitted(network, x[some], size)
     path = gradient_path(network, x)
     n, forward, backward = path.examples, counted.forward_passes, counted.backward_passes
     seen = (forward + n * path.forward, backward + n * path.backward)
@@ -218,6 +234,7 @@ def enter(
         soft = twin if twin is not None else _built(model)
         kind = "none" if soft is None else "twin"
         if soft is not None:
+            soft = soft if size is None else FixedBatch(adapt(soft), size)
             attacked = straight_through(network, soft)
             match = twin_match(network, soft, x[: 8 * LOOKED_AT], batch_size)
             kind = kind if gradient_path(attacked, x[:8]).share > 0 else "none"
@@ -230,6 +247,24 @@ def enter(
     return Entrance(
         network, attacked, kind, path, match, tuple(findings), cost, seen, twin
     )  # fmt: skip
+
+
+def _least(network: Model, x: Tensor) -> int | None:
+    """Return how many examples a network must be asked at a time, where it takes no single one."""
+    with torch.no_grad(), frozen(network):
+        try:
+            network(x[:1])
+        except Exception:  # whatever a network of the user's raises
+            return len(x)
+    return None
+
+
+def _fitted(network: Model, x: Tensor, size: int | None) -> Model:
+    """Return the network, taking any number of examples and answering in floats."""
+    network = network if size is None else FixedBatch(network, size)
+    with torch.no_grad(), frozen(network):
+        votes = not network(x).is_floating_point()
+    return Floating(network) if votes else network
 
 
 def _built(model: Any) -> Model | None:
