@@ -107,7 +107,9 @@ class few(Memoryless):
 def steepest(norm: Norm, mask: Tensor | None = None) -> Direction:
     """Return the steepest-ascent direction of a norm, in the entries of ``mask``."""
     if norm not in STEEPEST:
-        raise WalnutError(f"norm must be one of linf, l2, l1, not {norm!r}")
+        raise WalnutError(
+            f"norm must be one of linf, l2, l1, not {getattr(norm, '__name__', norm)}"
+        )
     return into(STEEPEST[norm], mask)
 
 

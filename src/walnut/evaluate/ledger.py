@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
-from walnut.core.files import write_atomically, write_json
+from walnut.core.files import write_bytes, write_json
 
 Outcome = dict[str, Tensor]
 
@@ -108,7 +109,7 @@ class Ledger:
         outcome = compute()
         kept = {key: value.detach().cpu().contiguous() for key, value in outcome.items()}
         kept["rows"] = rows.cpu().contiguous()
-        write_atomically(path, lambda temporary: save_file(kept, temporary))
+        write_bytes(path, to_bytes(kept))
         return outcome
 
 
