@@ -26,7 +26,7 @@ from walnut.evaluate import verdict as verdict_module
 from walnut.evaluate.descent import Descent
 from walnut.evaluate.honesty import Finding
 from walnut.evaluate.stage import Stage
-from walnut.evaluate.stages import AUTOATTACK, queries
+from walnut.evaluate.stages import AUTOATTACK, STANDARD, queries
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
 
@@ -303,6 +303,40 @@ def test_no_illusion_is_silent(
     found = robustness(make(net).eval(), (x[:40], y[:40]), eps=0.08, with_curve=False)
     assert red(found)
     assert not name or name in red(found)
+
+
+class _Misleading(torch.autograd.Function):
+    """The same values; on the way back, noise in the gradient's place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return torch.randn_like(grads[0])
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(l1, 1.0), (l2, 0.3)])
+def test_gradients_that_lead_nowhere_are_told(
+    norm: Any, eps: float, digits: tuple[nn.Module, Tensor, Tensor]
+) -> None:
+    net, x, y = digits[0], digits[1][:30], digits[2][:30]
+    gradients = tuple(s for s in STANDARD if s.name in ("single step", "margin"))  # no queries
+    given: dict[str, Any] = {"effort": gradients, "with_curve": False, "norm": norm, "eps": eps}
+    sound = robustness(net, (x, y), **given)
+    assert "gradient beats noise" in [check.name for check in sound.checks]
+    assert not red(sound)
+    for front in (_Misleading.apply, lambda v: v + 0.02 * torch.sin(1e4 * v)):
+        found = robustness(lambda v, front=front: net(front(v)), (x, y), **given)
+        assert found.robust.correct > sound.robust.correct
+        assert "non-differentiable part" in red(found)
+    some = robustness(
+        lambda v: net(torch.where(v[:, :, 4:5, 4:5] > 0.5, _Misleading.apply(v), v)),
+        (x, y),
+        **given,
+    )
+    assert "gradient beats noise" in red(some)
 
 
 @pytest.mark.usefixtures("short_queries")

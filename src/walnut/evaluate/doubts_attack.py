@@ -8,7 +8,7 @@ from __future__ import annotations
 from .curve import Check
 from .evidence import CLEAR, Evidence, good, only
 from .honesty import Finding
-from .probes import RADII
+from .probes import DRAWN, RADII
 
 
 def steps_beat_one(e: Evidence) -> Finding:
@@ -68,6 +68,27 @@ def far_breaks_all(e: Evidence, name: str = "unbounded") -> Finding:
             (name,),
         )
     return good("unbounded attack", f"with the whole box allowed all {len(tried)} tried fall")
+
+
+def gradient_leads(e: Evidence) -> Finding:
+    """Our own: on what stands, one step or ten along the gradient come nearer than random points."""
+    name = "gradient beats noise"
+    tried, higher = e.probes.outcomes.get("against noise", ((), ()))
+    missed = tuple(sorted(set(tried) - set(higher)))
+    told = (
+        f"steps along the gradient end above {DRAWN} random points on {len(higher)} of {len(tried)}"
+    )
+    if not tried:
+        return good(name, "nothing stood to be compared on")
+    if len(missed) > 0.25 * len(tried):
+        return Finding(
+            name,
+            "wrong",
+            f"{told} examples that stand",
+            "the gradient leads nowhere: give a network that has one as twin=, or surrogates=",
+            missed,
+        )
+    return good(name, f"{told} examples that stand")
 
 
 def chance_at_large(e: Evidence) -> Finding:
@@ -249,5 +270,5 @@ def settled(check: Check | None) -> Finding:
     return good(name, told)
 
 
-PROBED = (steps_beat_one, radius_helps, far_breaks_all)
+PROBED = (steps_beat_one, radius_helps, far_breaks_all, gradient_leads)
 """What the probes alone can show, before any attack without gradients."""

@@ -70,7 +70,7 @@ def differentiable(e: Evidence) -> Finding:
     if e.entrance.kind == "twin":
         return Finding(
             "non-differentiable part",
-            "odd",
+            "wrong" if e.entrance.misled else "odd",
             e.entrance.sentence,
             "a straight-through gradient flatters the network: look at queries and transfer",
         )

@@ -26,6 +26,9 @@ from .stage import Setting, Stage, Suspicion
 from .twin import TwinMatch, straight_through, twin_match, twin_of
 
 LOOKED_AT = 16  # examples that the checks before any attack use
+MISLED = (
+    0.5  # agreement: a ripple or noise on the way back gives 0.4 at most, a median or a vote 0.7
+)
 AVERAGED = 8  # passes that are averaged where two of them disagree
 
 
@@ -112,6 +115,7 @@ class Entrance:
         attacked: what attacks ask: the network, with whatever is needed to give a useful gradient.
         kind: ``direct``, ``twin`` (a straight-through gradient) or ``none`` (queries only).
         path: how gradients flow in the network itself.
+        through: how they flow in what attacks climb: the same, or the twin's.
         match: how near the twin is, where there is one.
         findings: the checks made before any attack.
         cost: passes of the network in one of ``attacked``.
@@ -123,6 +127,7 @@ class Entrance:
     attacked: Model
     kind: str
     path: GradientPath
+    through: GradientPath
     match: TwinMatch | None
     findings: tuple[Finding, ...]
     cost: int
@@ -136,6 +141,12 @@ class Entrance:
         if self.kind != "direct":
             reasons.append(self.path.sentence)
         return Suspicion(tuple(reasons), self.kind != "none")
+
+    @property
+    def misled(self) -> bool:
+        """Whether gradients reach the input and yet say next to nothing of what the network does."""
+        found = self.through
+        return self.path.kind == found.kind == "wrong" and not found.agreement >= MISLED
 
     @property
     def sentence(self) -> str:
@@ -229,7 +240,7 @@ def enter(
     path = gradient_path(network, x)
     n, forward, backward = path.examples, counted.forward_passes, counted.backward_passes
     seen = (forward + n * path.forward, backward + n * path.backward)
-    attacked, kind, match = network, "direct", None
+    attacked, kind, match, through = network, "direct", None, path
     if path.kind != "direct":
         soft = twin if twin is not None else _built(model)
         kind = "none" if soft is None else "twin"
@@ -237,7 +248,8 @@ def enter(
             soft = soft if size is None else FixedBatch(adapt(soft), size)
             attacked = straight_through(network, soft)
             match = twin_match(network, soft, x[: 8 * LOOKED_AT], batch_size)
-            kind = kind if gradient_path(attacked, x[:8]).share > 0 else "none"
+            through = gradient_path(attacked, x)
+            kind = kind if through.share > 0 else "none"
     cost = 1
     if levels.get("randomness") == "wrong":
         attacked, cost = Averaged(attacked, AVERAGED), AVERAGED
@@ -245,7 +257,7 @@ def enter(
         if looks_like_probabilities(network(x[some])):
             attacked = Logarithm(attacked)
     return Entrance(
-        network, attacked, kind, path, match, tuple(findings), cost, seen, twin
+        network, attacked, kind, path, through, match, tuple(findings), cost, seen, twin
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from walnut.attacks.gradient import pgd
+from walnut.attacks.noise import noise
 from walnut.attacks.odi import odi_pgd
 from walnut.core.constraints import l1, l2, linf
 from walnut.core.draws import Draws
@@ -25,6 +26,7 @@ from .stage import Setting
 from .stages import climb
 
 ROWS = 24
+COMPARED, DRAWN = 16, 32  # examples, and random points each
 RADII = (2.0, 4.0)
 SIGMAS = (0.05, 0.1, 0.2)
 
@@ -64,6 +66,8 @@ def probe(cascade: Cascade, gradients: bool) -> Probes:
             _try(cascade, made, f"{factor:g}", wider, climb(10)(wider), standing)
         far = replace(setting, eps=whole)
         _try(cascade, made, "unbounded", far, climb(20)(far), standing)
+        if setting.eps:
+            _against_noise(cascade, made, standing[:COMPARED])
     jumped = ((survey.fell_to == 0) & (survey.step == 1)).nonzero()[:, 0][:ROWS]
     if len(jumped) and len(standing):
         _try(cascade, made, "small steps", setting, _careful(setting), jumped)
@@ -91,6 +95,22 @@ def _try(
     made.outcomes[name] = (tuple(rows.tolist()), tuple(fell.tolist()))
     made.forward += int(outcome["forward"].sum())
     made.backward += int(outcome["backward"].sum())
+
+
+def _against_noise(cascade: Cascade, made: Probes, rows: Int[Tensor, " m"]) -> None:
+    """Note where one step or ten along the gradient end at no smaller margin than random points."""
+    s, ends = cascade.setting, []
+    random = noise(s.eps, norm=s.norm, draws=DRAWN, bounds=s.bounds, seed=s.seed)
+    for key, attack in (("step", climb(1)(s)), ("climb", climb(10)(s)), ("random", random)):
+        outcome = cascade.ledger.cell(
+            f"probe-against-noise-{key}", rows,
+            lambda attack=attack: cascade.attempt(attack, rows),  # type: ignore[misc]
+        )  # fmt: skip
+        made.forward += int(outcome["forward"].sum())
+        made.backward += int(outcome["backward"].sum())
+        ends.append(outcome["hope"].masked_fill(outcome["success"].bool(), float("inf")))
+    higher = rows[torch.maximum(ends[0], ends[1]) >= ends[2]]
+    made.outcomes["against noise"] = (tuple(rows.tolist()), tuple(higher.tolist()))
 
 
 def _corrupt(cascade: Cascade, made: Probes, rows: Int[Tensor, " m"]) -> None:
