@@ -48,10 +48,12 @@ class Screen:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*(str(cell) for cell in row))
+        cells = [[str(cell) for cell in row] for row in rows]
+        for row in cells:
+            table.add_row(*row)
         # wide enough for all cells: a terminal may fold a line, a figure must not be cut short
-        console = Console(file=self._out, highlight=False, markup=False, width=300)
+        width = sum(max(len(cell) for cell in column) + 2 for column in zip(columns, *cells))
+        console = Console(file=self._out, highlight=False, markup=False, width=width)
         with console.capture() as drawn:
             console.print(table)
         lines = [line.rstrip() for line in drawn.get().splitlines()]
