@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any, TextIO
 
 _EVERY = 5.0  # seconds between two plain progress lines on the same work
@@ -52,7 +53,8 @@ class Screen:
         for row in cells:
             table.add_row(*row)
         # wide enough for all cells: a terminal may fold a line, a figure must not be cut short
-        width = sum(max(len(cell) for cell in column) + 2 for column in zip(columns, *cells))
+        widths = (max(map(len, column)) for column in zip_longest(columns, *cells, fillvalue=""))
+        width = sum(widths) + 2 * len(columns)
         console = Console(file=self._out, highlight=False, markup=False, width=width)
         with console.capture() as drawn:
             console.print(table)
