@@ -28,7 +28,8 @@ STEEPEST: dict[Any, Direction] = {
 """The direction of steepest ascent under each norm."""
 
 
-def _check_mask(mask: Tensor | None) -> None:
+def check_mask(mask: Tensor | None) -> None:
+    """Refuse a mask that is not bool."""
     if mask is not None and mask.dtype is not torch.bool:
         raise WalnutError(f"mask must be bool (the entries that may change), not {mask.dtype}")
 
@@ -43,7 +44,7 @@ def ball(
         mask: bool, shaped like one example: the entries that may change; None for all. It comes first,
             so that no part of an L2, L1 or L0 radius is spent on entries that are put back.
     """
-    _check_mask(mask)
+    check_mask(mask)
     inside: tuple[Constraint, ...] = () if mask is None else (region(mask),)
     if bounds is None:
         return intersection((*inside, norm(eps))) if inside else norm(eps)
@@ -115,7 +116,7 @@ def steepest(norm: Norm, mask: Tensor | None = None) -> Direction:
 
 def into(direction: Direction, mask: Tensor | None) -> Direction:
     """Return a direction in the entries of ``mask``, whatever the gradient is in the others."""
-    _check_mask(mask)
+    check_mask(mask)
     return direction if mask is None else chain((within(mask), direction))
 
 
