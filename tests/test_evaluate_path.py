@@ -395,8 +395,12 @@ def test_agreement_is_the_cosine_of_what_is_left():
     assert gradient_path(lambda z: net(2 * z.detach() - z), x).agreement == pytest.approx(
         -1, abs=1e-9
     )
-    some = gradient_path(lambda z: net(torch.cat([z[:, :32], z[:, 32:].detach()], 1)), x)
-    assert some.agreement == pytest.approx(0.5**0.5, abs=0.15)
+    half = [
+        gradient_path(lambda z: net(torch.cat([z[:, :32], z[:, 32:].detach()], 1)), sample)
+        for sample in torch.rand(20, 16, 64, dtype=torch.float64)
+    ]
+    mean = sum(found.agreement for found in half) / len(half)
+    assert mean == pytest.approx(0.5**0.5, abs=0.06)  # one of them is 0.06 off or so
     direction = net.weight.detach()[[0, 1, 2]]
     assert 0 < whole.slope < 3 * float(direction.norm())
 
