@@ -218,7 +218,7 @@ def _quantized_onnx(path: Path, kind: str, x: Tensor) -> Path:
     ]  # the exporter's shapes of transposed weights confuse the quantiser
     onnx.save(graph, path)
     if kind == "dynamic":
-        q.quantize_dynamic(path, out, weight_type=q.QuantType.QInt8)
+        q.quantize_dynamic(path, out, weight_type=q.QuantType.QInt8, reduce_range=True)
         return out
 
     class Reader(q.CalibrationDataReader):
@@ -230,7 +230,10 @@ def _quantized_onnx(path: Path, kind: str, x: Tensor) -> Path:
             return None if rows is None else {name: rows.numpy()}
 
     name = graph.graph.input[0].name
-    q.quantize_static(path, out, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=True)
+    # 7 bits: sums of 8-bit products saturate on processors without VNNI
+    q.quantize_static(
+        path, out, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=True, reduce_range=True
+    )
     return out
 
 

@@ -6,7 +6,7 @@ import torch
 from instances import ATTACKS, GRADIENT_ATTACKS, TARGETED, VECTOR_ATTACKS
 from networks import images, labelled, linear_net, small_net
 from walnut import WalnutError
-from walnut.attacks import bim, fgsm, noise, pgd
+from walnut.attacks import apgd, bim, fgsm, noise, pgd
 from walnut.checks import check_attack
 from walnut.core import constraints as c
 from walnut.core.objectives import cross_entropy
@@ -159,6 +159,8 @@ def test_the_repr_is_a_record_without_addresses_and_equal_parts_are_equal():
         (images(), torch.zeros(3, dtype=torch.int64), "12 examples but 3 labels"),
         (images(channels=3), None, "does not take a batch of shape"),
         (images()[:0], torch.zeros(0, dtype=torch.int64), "no examples"),
+        (images(2), torch.tensor([1, 2], dtype=torch.uint8), r"labels are uint8.*y.long"),
+        (images(2), torch.tensor([1.0, 2.0]), r"labels are float32.*y.long"),
     ],
 )
 @pytest.mark.parametrize("attack", [fgsm(0.1), pgd(0.1), noise(0.1)], ids=["fgsm", "pgd", "noise"])
@@ -222,6 +224,43 @@ def test_attacks_work_under_no_grad_and_inference_mode_and_on_plain_functions():
     with torch.inference_mode():
         assert torch.equal(pgd(0.1)(net, x, y).x, want)
     assert torch.equal(pgd(0.1)(lambda z: net(z), x, y).x, want)
+
+
+@pytest.mark.parametrize("attack", [fgsm(0.1), noise(0.1)], ids=["gradients", "queries"])
+def test_a_network_that_changes_its_input_is_named(attack):
+    net = small_net()
+    x, y = labelled(net)
+    kept = x.clone()
+    with pytest.raises(WalnutError, match=r"changes its input in place.*clone"):
+        attack(lambda v: net(v.sub_(0.5)), x, y)
+    assert torch.equal(x, kept)
+
+
+def test_a_network_that_refuses_what_is_left_is_named():
+    net = small_net()
+    x, y = labelled(net)
+    y[0] = (y[0] + 1) % 5  # is decided at once, and eleven are left
+
+    def picky(v):
+        if len(v) < 12:
+            raise RuntimeError("twelve at least")
+        return net(v)
+
+    with pytest.raises(
+        WalnutError, match=r"\(11, 1, 8, 8\), though it took others: twelve at least"
+    ):
+        apgd(0.001, steps=3)(picky, x, y)
+
+
+def test_votes_are_whole_numbers_and_logits_all_the_same():
+    net = small_net()
+    x, y = labelled(net)
+    found = noise(0.3, draws=20)(lambda v: (8 * net(v)).round().long(), x, y)
+    same = noise(0.3, draws=20)(lambda v: (8 * net(v)).round(), x, y)
+    assert torch.equal(found.x, same.x)
+    for answer in (net(x) > 0, net(x).to_sparse(), net(x).to(torch.complex64)):
+        with pytest.raises(WalnutError, match="must return logits"):
+            noise(0.3)(lambda v, answer=answer: answer, x, y)
 
 
 def test_probabilities_in_place_of_logits_are_named():

@@ -7,11 +7,13 @@ from networks import images, linear_net, small_net
 from walnut import WalnutError
 from walnut.attacks.apgd import apgd, apgd_t
 from walnut.attacks.common import ball, steepest
+from walnut.attacks.decision import boundary, hop_skip_jump
 from walnut.attacks.gradient import bim, di_fgsm, fgsm, mi_fgsm, pgd
 from walnut.attacks.noise import noise
 from walnut.attacks.odi import odi_pgd
 from walnut.attacks.query import nes, spsa
 from walnut.attacks.square import square
+from walnut.attacks.transferable import ni_fgsm, si_fgsm, ti_fgsm, vmi_fgsm
 from walnut.checks import check_attack
 from walnut.core import constraints as c
 from walnut.core.draws import Draws
@@ -55,7 +57,7 @@ def test_only_masked_entries_change(name, make, bounds):
         assert found.x.max() <= 1
 
 
-@pytest.mark.parametrize("make", [mi_fgsm, di_fgsm])
+@pytest.mark.parametrize("make", [mi_fgsm, di_fgsm, ni_fgsm, si_fgsm, vmi_fgsm, ti_fgsm])
 def test_the_transferable_forms_too(make):
     net, x = small_net(), images()
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
@@ -63,6 +65,39 @@ def test_the_transferable_forms_too(make):
     found = make(0.1, steps=4, mask=mask)(net, x, net(x).argmax(1))
     assert torch.equal(found.x[:, ~mask], x[:, ~mask])
     assert (found.x[:, mask] != x[:, mask]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("norm", [c.l2, c.linf])
+def test_labels_alone_find_the_nearest_point_under_a_mask(norm):
+    net, x, y = table(classes=2)
+    w = ((net.weight[1] - net.weight[0]).detach() * MASK).abs()
+    gap = (net(x)[:, 0] - net(x)[:, 1]).detach().abs()
+    dual = w.sum() if norm is c.linf else w.norm()
+    free = (-10.0, 10.0)  # no box in the way of the closed form
+    found = hop_skip_jump(norm=norm, steps=12, samples=60, bounds=free, mask=MASK)(net, x, y)
+    assert bool(found.success.all())
+    assert torch.equal(found.x[:, ~MASK], x[:, ~MASK])
+    ratio = found.norms[norm.__name__] / (gap / dual)
+    assert ratio.min() >= 1 - 1e-6
+    assert ratio.median() < 1.3
+    walked = boundary(steps=150, mask=MASK, starts=1 - x)(net, x, y)
+    assert torch.equal(walked.x[:, ~MASK], x[:, ~MASK])
+    wide_mask = torch.ones(8, 8, dtype=torch.bool)  # broadcasts over channels
+    picture = images(4)
+    seen = small_net()(picture).argmax(1)
+    plain, same = (
+        hop_skip_jump(steps=2, samples=16, mask=m)(small_net(), picture, seen)
+        for m in (None, wide_mask)
+    )
+    assert torch.allclose(plain.norms["l2"], same.norms["l2"], rtol=1e-4)
+    with pytest.raises(WalnutError, match="mask must be bool"):
+        boundary(mask=MASK.float())(net, x, y)
+
+
+@pytest.mark.parametrize("eps", [float("nan"), float("inf")])
+def test_a_count_of_entries_is_a_number(eps):
+    with pytest.raises(WalnutError, match="eps"):
+        pgd(eps, norm=c.l0)
 
 
 @pytest.mark.parametrize("make", [fgsm, pgd, apgd])

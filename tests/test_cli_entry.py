@@ -169,6 +169,11 @@ def test_a_breakdown_of_a_verb_without_a_folder(
             130,
             "walnut: stopped; what is done is kept in here; the same command",
         ),
+        (
+            OSError(28, "No space left on device", "here/a.safetensors"),
+            2,
+            "error: here/a.safetensors: No space left on device; what is done is kept in here; the same",
+        ),
         (SystemExit(3), 3, ""),
     ],
 )

@@ -65,6 +65,11 @@ def test_a_table_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "{}\n"
 
 
+def test_a_long_cell_hides_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().table("", ["", "n", "why"], [["one", 12345, "because " * 100]])
+    assert "12345" in capsys.readouterr().out
+
+
 def test_the_terminal_gets_a_live_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

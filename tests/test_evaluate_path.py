@@ -102,6 +102,15 @@ def test_every_form_says_how_its_gradient_flows(name):
     assert same(before, state(form(name)))
 
 
+@pytest.mark.parametrize(("size", "pitch"), [(0.02, 1e4), (0.002, 1e4), (0.01, 1e3)])
+def test_a_ripple_finer_than_the_steps_is_not_taken_for_a_slope(size, pitch):
+    x, _ = held_out(16)
+    net = zoo.trained()
+    path = gradient_path(lambda v: net(v + size * torch.sin(pitch * v)), x)
+    assert path.kind == "wrong"
+    assert path.agreement < 0.5
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_form_has_a_twin_or_says_why_not(name):
     x, _ = held_out(80)
@@ -386,8 +395,12 @@ def test_agreement_is_the_cosine_of_what_is_left():
     assert gradient_path(lambda z: net(2 * z.detach() - z), x).agreement == pytest.approx(
         -1, abs=1e-9
     )
-    some = gradient_path(lambda z: net(torch.cat([z[:, :32], z[:, 32:].detach()], 1)), x)
-    assert some.agreement == pytest.approx(0.5**0.5, abs=0.15)
+    half = [
+        gradient_path(lambda z: net(torch.cat([z[:, :32], z[:, 32:].detach()], 1)), sample)
+        for sample in torch.rand(20, 16, 64, dtype=torch.float64)
+    ]
+    mean = sum(found.agreement for found in half) / len(half)
+    assert mean == pytest.approx(0.5**0.5, abs=0.06)  # one of them is 0.06 off or so
     direction = net.weight.detach()[[0, 1, 2]]
     assert 0 < whole.slope < 3 * float(direction.norm())
 
@@ -469,6 +482,7 @@ def test_a_twin_holds_the_quantised_weights():
     assert isinstance(near[1][1], nn.ReLU)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_every_quantised_layer_has_its_float_twin():
     """Against the float layer that it was made from: equal up to the rounding of int8."""
     torch.manual_seed(0)
@@ -483,7 +497,8 @@ def test_every_quantised_layer_has_its_float_twin():
     for kind, arguments, options, shape in makers:
         layer = kind(*arguments, **options)
         weight = layer.weight().dequantize()
-        weight = torch.quantize_per_tensor(torch.randn_like(weight), 0.02, 0, torch.qint8)
+        small = torch.randn_like(weight).clamp(-1.2, 1.2)  # 7 bits: no kernel saturates
+        weight = torch.quantize_per_tensor(small, 0.02, 0, torch.qint8)
         layer.set_weight_bias(weight, torch.randn(4) if layer.bias() is not None else None)
         layer.scale, layer.zero_point = 0.1, 64
         x = torch.quantize_per_tensor(torch.rand(shape), 1 / 255, 0, torch.quint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from walnut.evaluate import verdict as verdict_module
 from walnut.evaluate.descent import Descent
 from walnut.evaluate.honesty import Finding
 from walnut.evaluate.stage import Setting, Stage
-from walnut.evaluate.stages import AUTOATTACK, queries
+from walnut.evaluate.stages import AUTOATTACK, STANDARD, queries
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
 
@@ -306,6 +307,71 @@ def test_no_illusion_is_silent(
     assert not name or name in red(found)
 
 
+class _Misleading(torch.autograd.Function):
+    """The same values; on the way back, noise in the gradient's place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return torch.randn_like(grads[0])
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(l1, 1.0), (l2, 0.3)])
+def test_gradients_that_lead_nowhere_are_told(
+    norm: Any, eps: float, digits: tuple[nn.Module, Tensor, Tensor]
+) -> None:
+    net, x, y = digits[0], digits[1][:30], digits[2][:30]
+    gradients = tuple(s for s in STANDARD if s.name in ("single step", "margin"))  # no queries
+    given: dict[str, Any] = {"effort": gradients, "with_curve": False, "norm": norm, "eps": eps}
+    sound = robustness(net, (x, y), **given)
+    assert "gradient leads" in [check.name for check in sound.checks]
+    assert not red(sound)
+    for front in (_Misleading.apply, lambda v: v + 0.02 * torch.sin(1e4 * v)):
+        found = robustness(lambda v, front=front: net(front(v)), (x, y), **given)
+        assert found.robust.correct > sound.robust.correct
+        assert "masked gradient" in red(found)
+    some = robustness(
+        lambda v: net(torch.where(v[:, :, 4:5, 4:5] > 0.5, _Misleading.apply(v), v)),
+        (x, y),
+        **given,
+    )
+    assert "gradient leads" in red(some)
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_a_network_that_takes_no_small_batch(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits[0], digits[1][:20], digits[2][:20]
+
+    def crowd(v: Tensor) -> Tensor:
+        if len(v) < 8:
+            raise RuntimeError("eight at least")
+        return net(v)
+
+    found = robustness(crowd, (x, y), eps=0.5, with_curve=False)
+    assert red(found) == ["batch"]
+    plain = robustness(net, (x, y), eps=0.5, with_curve=False)
+    assert torch.equal(found.survey.fell_to >= 0, plain.survey.fell_to >= 0)
+    rounding = robustness(
+        lambda v: crowd((v * 255).round() / 255), (x, y), eps=0.5, with_curve=False
+    )
+    assert rounding.entrance.kind == "twin"
+    assert rounding.robust.correct <= plain.robust.correct + 1
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_whole_numbers_are_logits_too(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits[0], digits[1][:20], digits[2][:20]
+    found = robustness(
+        lambda v: (4 * net(v)).round().long(), (x, y), eps=0.3, twin=net, with_curve=False
+    )
+    plain = robustness(net, (x, y), eps=0.3, with_curve=False)
+    assert found.entrance.kind == "twin"
+    assert found.robust.correct <= plain.robust.correct + 1
+
+
 @pytest.mark.usefixtures("short_queries")
 def test_large_and_tiny_logits_hide_nothing(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
@@ -336,6 +402,10 @@ def test_numbers_that_are_none() -> None:
         ({"effort": "more"}, "effort must be"),
         ({"x": 255 * torch.rand(12, 1, 8, 8)}, "divide by 255"),
         ({"y": torch.full((12,), 9)}, "labels"),
+        ({"y": torch.zeros(12)}, r"whole numbers.*y.long\(\)"),
+        ({"y": torch.zeros(12, 5, dtype=torch.int64)}, r"one per example.*y.argmax\(1\)"),
+        ({"y": torch.zeros(12, 1, dtype=torch.int64)}, r"one per example.*y.flatten\(\)"),
+        ({"x": torch.zeros(12, 1, 8, 8, dtype=torch.uint8)}, "divide by 255|/ 255"),
     ],
 )
 def test_bad_input_in_the_users_words(change: dict[str, Any], told: str) -> None:
@@ -344,6 +414,32 @@ def test_bad_input_in_the_users_words(change: dict[str, Any], told: str) -> None
     given: dict[str, Any] = {"x": x, "y": y, "eps": 0.1} | change
     with pytest.raises(WalnutError, match=told):
         robustness(net, (given.pop("x"), given.pop("y")), **given)
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_however_the_numbers_are_stored(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = digits[0], digits[1][:12], digits[2][:12]
+    plain = robustness(net, (x, y), eps=0.5, with_curve=False)
+    with torch.inference_mode():
+        made_there, x_there = copy.deepcopy(net), x.clone()
+        inside = robustness(made_there, (x_there, y), eps=0.5, with_curve=False)
+    others = [
+        robustness(net, (x, y.to(kind)), eps=0.5, with_curve=False)
+        for kind in (torch.uint8, torch.int32)
+    ]
+    others += [
+        robustness(net, (x.double(), y), eps=0.5, with_curve=False),
+        robustness(made_there, (x_there, y), eps=0.5, with_curve=False),
+        inside,
+    ]
+    for found in others:
+        assert torch.equal(found.survey.fell_to, plain.survey.fell_to)
+        assert torch.equal(found.survey.found, plain.survey.found)
+        assert red(found) == red(plain)
+    half = robustness(net.half(), (x.half(), y), eps=0.5, with_curve=False)
+    net.float()
+    assert half.survey.found.dtype == torch.float32  # a ball of halves is too coarse to attack in
+    assert abs(half.robust.correct - plain.robust.correct) <= 1
 
 
 # -- the ledger ----------------------------------------------------------------------------------
@@ -411,6 +507,28 @@ def test_another_runs_ledger_is_refused(
         robustness(net, (x[10:20], y[10:20]), eps=0.08, folder=tmp_path)
     with pytest.raises(WalnutError, match="another run"):
         robustness(net, (x[:10], y[:10]), norm=l2, eps=0.08, folder=tmp_path)
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_networks_without_a_state_are_told_apart(
+    digits: tuple[nn.Module, Tensor, Tensor], tmp_path: Path
+) -> None:
+    net, x, y = digits
+    rows = slice(0, 10)
+    right = net(x[rows]).argmax(1)
+
+    def bent(by: float) -> Any:
+        return lambda v: net(v) + by * net(v.flip(3))  # the same name, and the same labels
+
+    assert torch.equal(bent(0.05)(x[rows]).argmax(1), right)
+    robustness(bent(0.0), (x[rows], y[rows]), eps=0.5, folder=tmp_path / "a", with_curve=False)
+    robustness(bent(0.0), (x[rows], y[rows]), eps=0.5, folder=tmp_path / "a", with_curve=False)
+    with pytest.raises(WalnutError, match="another network"):
+        robustness(bent(0.05), (x[rows], y[rows]), eps=0.5, folder=tmp_path / "a", with_curve=False)
+    given: dict[str, Any] = {"eps": 0.5, "folder": tmp_path / "b", "with_curve": False}
+    robustness(net, (x[rows], y[rows]), surrogates={"other": bent(0.0)}, **given)
+    with pytest.raises(WalnutError, match="another twin or surrogates"):
+        robustness(net, (x[rows], y[rows]), surrogates={"other": bent(0.05)}, **given)
 
 
 KILLED = """

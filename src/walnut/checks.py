@@ -39,7 +39,8 @@ class _Probe(nn.Module):
         self.calls += 1
         if self.calls == self.fail_at:
             raise RuntimeError("probe")
-        hidden = torch.relu(self.norm(self.first(x.flatten(1))))
+        flat = x.reshape(len(x), -1)  # as many networks do: it cannot be asked about no examples
+        hidden = torch.relu(self.norm(self.first(flat)))
         return self.last(self.drop(hidden))
 
 

@@ -143,7 +143,8 @@ class TargetRound:
     def _worth(self, model: Model, found: Adversarial, y: Tensor) -> Tensor:
         """Return how near each attempt came: its margin, infinite where it succeeded."""
         worth = torch.full_like(y, float("inf"), dtype=found.x.dtype)
-        for rows in (~found.success).nonzero()[:, 0].split(self.batch_size):
+        failed = (~found.success).nonzero()[:, 0]
+        for rows in failed.split(self.batch_size) if len(failed) else ():  # not all take none
             worth[rows] = margin()(model, found.x[rows], y[rows]).to(worth)
         return worth
 

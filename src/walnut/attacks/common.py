@@ -28,7 +28,8 @@ STEEPEST: dict[Any, Direction] = {
 """The direction of steepest ascent under each norm."""
 
 
-def _check_mask(mask: Tensor | None) -> None:
+def check_mask(mask: Tensor | None) -> None:
+    """Refuse a mask that is not bool."""
     if mask is not None and mask.dtype is not torch.bool:
         raise WalnutError(f"mask must be bool (the entries that may change), not {mask.dtype}")
 
@@ -43,7 +44,7 @@ def ball(
         mask: bool, shaped like one example: the entries that may change; None for all. It comes first,
             so that no part of an L2, L1 or L0 radius is spent on entries that are put back.
     """
-    _check_mask(mask)
+    check_mask(mask)
     inside: tuple[Constraint, ...] = () if mask is None else (region(mask),)
     if bounds is None:
         return intersection((*inside, norm(eps))) if inside else norm(eps)
@@ -107,13 +108,15 @@ class few(Memoryless):
 def steepest(norm: Norm, mask: Tensor | None = None) -> Direction:
     """Return the steepest-ascent direction of a norm, in the entries of ``mask``."""
     if norm not in STEEPEST:
-        raise WalnutError(f"norm must be one of linf, l2, l1, not {norm!r}")
+        raise WalnutError(
+            f"norm must be one of linf, l2, l1, not {getattr(norm, '__name__', norm)}"
+        )
     return into(STEEPEST[norm], mask)
 
 
 def into(direction: Direction, mask: Tensor | None) -> Direction:
     """Return a direction in the entries of ``mask``, whatever the gradient is in the others."""
-    _check_mask(mask)
+    check_mask(mask)
     return direction if mask is None else chain((within(mask), direction))
 
 

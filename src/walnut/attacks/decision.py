@@ -170,6 +170,7 @@ def boundary(
     tries: int = 100,
     starts: Tensor | None = None,
     bounds: tuple[float, float] = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> DecisionAttack:
@@ -182,9 +183,12 @@ def boundary(
         targeted: ``y`` are targets; give ``starts`` of that class.
         tries: first points tried per example.
         starts: images (k, ...) to start from, the nearest first; then, or without them, uniform noise.
+        mask: bool, shaped like one example: the entries that may change; None for all.
     """
     criterion: Criterion = classified_as() if targeted else misclassified()
-    return DecisionAttack(AlongBoundary(steps), criterion, tries, bounds, starts, seed, batch_size)
+    return DecisionAttack(
+        AlongBoundary(steps), criterion, tries, bounds, starts, mask, seed, batch_size
+    )
 
 
 def hop_skip_jump(
@@ -196,6 +200,7 @@ def hop_skip_jump(
     tries: int = 100,
     starts: Tensor | None = None,
     bounds: tuple[float, float] = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> DecisionAttack:
@@ -207,6 +212,7 @@ def hop_skip_jump(
         targeted: ``y`` are targets; give ``starts`` of that class.
         tries: first points tried per example.
         starts: images (k, ...) to start from, the nearest first; then, or without them, uniform noise.
+        mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
     >>> net = torch.nn.Linear(2, 2, bias=False).eval()
@@ -219,4 +225,4 @@ def hop_skip_jump(
         raise WalnutError(f"hop_skip_jump() works in l2 or linf, not in {norm!r}")
     criterion: Criterion = classified_as() if targeted else misclassified()
     walk = HopSkip(steps, samples, norm=norm)
-    return DecisionAttack(walk, criterion, tries, bounds, starts, seed, batch_size)
+    return DecisionAttack(walk, criterion, tries, bounds, starts, mask, seed, batch_size)

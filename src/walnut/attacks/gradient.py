@@ -191,9 +191,10 @@ def pgd(
     goal, criterion = _labels(objective, targeted)
     if step_size is None:
         step_size = 2.5 * eps / steps if norm is not l0 else _width(bounds)
+    inside = ball(norm, eps, bounds, mask)
     direction = into(few(int(eps)), mask) if norm is l0 else steepest(norm, mask)
     return GradientAttack(
-        goal, ball(norm, eps, bounds, mask), steps, step_size, direction, criterion=criterion,
+        goal, inside, steps, step_size, direction, criterion=criterion,
         random_start=random_start and norm is not l0, restarts=restarts, early_stop=early_stop,
         keep_best=keep_best, seed=seed, batch_size=batch_size,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from walnut.core.queried import Queried, check_data, label_error
 from walnut.core.rows import Run
 from walnut.core.types import Adversarial, Criterion, Model, perturbation_norms
 
-from .common import Norm, prepare
+from .common import Norm, check_mask, prepare
 
 
 def wide(values: Tensor, like: Tensor) -> Tensor:
@@ -33,21 +33,38 @@ def choose(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 
 
 class Oracle:
-    """A network that answers yes or no, and counts what each example asked."""
+    """A network that answers yes or no, and counts what each example asked.
+
+    With a ``mask`` points are vectors of the entries under it; the others are those of their example.
+    """
 
     def __init__(
-        self, model: Model, criterion: Criterion, x: Tensor, y: Tensor, batch_size: int
-    ) -> None:
+        self, model: Model, criterion: Criterion, x: Tensor, y: Tensor, batch_size: int,
+        mask: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.criterion, self.x, self.y = Queried(model), criterion, x, y
         self.batch_size = batch_size
+        self.free = None if mask is None else mask.to(x.device).expand(x.shape[1:]).flatten()
         self.forward = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.prediction = torch.zeros_like(self.forward)
+
+    def part(self, x: Tensor) -> Tensor:
+        """Return the points of examples: the entries that may change."""
+        return x if self.free is None else x.flatten(1)[:, self.free]
+
+    def whole(self, points: Tensor, rows: Tensor) -> Tensor:
+        """Return the examples that points stand for."""
+        if self.free is None:
+            return points
+        full = self.x[rows].flatten(1)
+        full[:, self.free] = points
+        return full.reshape(len(rows), *self.x.shape[1:])
 
     def __call__(self, points: Tensor, rows: Tensor) -> Bool[Tensor, " r"]:
         """Say which points fool the network; ``rows`` are the examples that they belong to."""
         fooled = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         for part in torch.arange(len(rows), device=rows.device).split(self.batch_size):
-            logits = self.model(points[part])
+            logits = self.model(self.whole(points[part], rows[part]))
             self.model.forget()
             error = label_error(self.y[rows[part]], self.model.classes)
             if error:
@@ -124,6 +141,7 @@ class DecisionAttack:
     tries: int = 100
     bounds: tuple[float, float] = (0.0, 1.0)
     starts: Tensor | None = field(default=None, repr=False, compare=False)
+    mask: Tensor | None = field(default=None, repr=False, compare=False)
     seed: int = 0
     batch_size: int = field(default=256, repr=False, compare=False)
 
@@ -134,23 +152,26 @@ class DecisionAttack:
 
     def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Attack every example of ``x`` (n, ...) with true labels (or targets) ``y`` (n,)."""
+        check_mask(self.mask)
         prepare(model, x, self.constraint)
         check_data(x, y, Run(margin(), self.criterion, 1, batch_size=self.batch_size))
         began = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad(), frozen(model):
             x, y = x.clone(), y.clone()
-            oracle = Oracle(model, self.criterion, x, y, self.batch_size)
-            draws, out = Draws.of(x, self.seed), x.clone()
+            oracle = Oracle(model, self.criterion, x, y, self.batch_size, self.mask)
+            draws, x0 = Draws.of(x, self.seed), oracle.part(x)
+            out = x0.clone()
             first = torch.full_like(oracle.forward, -1)
             for rows in torch.arange(len(x), device=x.device).split(self.batch_size):
                 out[rows], first[rows] = self._start(oracle, rows, draws.rows(rows))
                 rows = rows[first[rows] > 0]
                 if len(rows):
-                    args = x[rows], out[rows], rows
-                    near = bisect(oracle, *args, self.walk.halvings(x[0].numel()), self.walk.norm)
+                    args = x0[rows], out[rows], rows
+                    near = bisect(oracle, *args, self.walk.halvings(x0[0].numel()), self.walk.norm)
                     stream = draws.rows(rows).fold(1)
-                    out[rows] = self.walk(oracle, x[rows], near, rows, stream, self.constraint)
-            success = oracle(out, torch.arange(len(x), device=x.device))
+                    out[rows] = self.walk(oracle, x0[rows], near, rows, stream, self.constraint)
+            every = torch.arange(len(x), device=x.device)
+            success, out = oracle(out, every), oracle.whole(out, every)
             return Adversarial(
                 out, success, oracle.prediction, first, oracle.forward,
                 torch.zeros_like(oracle.forward), perturbation_norms(out, x),
@@ -159,22 +180,23 @@ class DecisionAttack:
 
     def _start(self, oracle: Oracle, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Return the first adversarial point of each row, and which query found it (-1: none did)."""
-        x0 = oracle.x[rows]
+        x0 = oracle.part(oracle.x[rows])
         out = x0.clone()
         first = torch.where(oracle(x0, rows), 0, -1)
         for i in range(self.tries):
             left = (first < 0).nonzero()[:, 0]
             if len(left) == 0:
                 break
-            tried = self._candidate(i, x0[left], draws.rows(left).fold(i).fold(0))
+            tried = self._candidate(oracle, i, x0[left], draws.rows(left).fold(i).fold(0))
             first[left] = torch.where(oracle(tried, rows[left]), i + 1, -1)
             out[left] = tried
         return out, first
 
-    def _candidate(self, i: int, x0: Tensor, draws: Draws) -> Tensor:
+    def _candidate(self, oracle: Oracle, i: int, x0: Tensor, draws: Draws) -> Tensor:
         """Return the i-th nearest of ``starts``, then images of uniform noise."""
         pool = self.starts
         if pool is None or i >= len(pool):
             return self.constraint.sample(x0, draws)
-        gap = torch.cdist(x0.flatten(1), pool.to(x0).flatten(1))
-        return pool.to(x0)[gap.argsort(dim=1, stable=True)[:, i]]
+        pool = oracle.part(pool.to(x0))
+        gap = torch.cdist(x0.flatten(1), pool.flatten(1))
+        return pool[gap.argsort(dim=1, stable=True)[:, i]]

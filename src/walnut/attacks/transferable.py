@@ -29,7 +29,7 @@ from walnut.core.types import (
     Objective,
 )
 
-from .common import ball, prepare
+from .common import ball, masked, prepare
 
 Bounds = tuple[float, float] | None
 
@@ -144,6 +144,7 @@ def transferable(
     early_stop: bool = False,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> TransferAttack:
@@ -163,6 +164,7 @@ def transferable(
         samples: neighbours whose gradients tune the variance (VMI); each costs a gradient.
         radius: how far these are, in units of eps.
         early_stop: return each example at its first success.
+        mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
     >>> net = torch.nn.Linear(4, 3).eval()
@@ -171,8 +173,9 @@ def transferable(
     tensor([30, 30])
     """
     method = Tuned(
-        eps / steps if step_size is None else step_size, ball(linf, eps, bounds), decay,
-        look_ahead, samples, radius * eps if samples else 0.0, smooth, gradient,
+        eps / steps if step_size is None else step_size, ball(linf, eps, bounds, mask), decay,
+        look_ahead, samples, radius * eps if samples else 0.0, smooth,
+        gradient if mask is None else masked(gradient, mask),
     )  # fmt: skip
     return TransferAttack(
         towards(objective) if targeted else objective, method, steps,
@@ -190,6 +193,7 @@ def ni_fgsm(
     early_stop: bool = False,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     batch_size: int = 256,
 ) -> TransferAttack:
     """Nesterov iterative FGSM (Lin et al. 2020, Eq. 6-8): the gradient is taken where the past leads.
@@ -202,7 +206,7 @@ def ni_fgsm(
     return transferable(
         eps, steps=steps, step_size=step_size, decay=decay, look_ahead=decay,
         targeted=targeted, early_stop=early_stop, objective=objective, bounds=bounds,
-        batch_size=batch_size,
+        mask=mask, batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -218,6 +222,7 @@ def ti_fgsm(
     early_stop: bool = False,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     batch_size: int = 256,
 ) -> TransferAttack:
     """Translation-invariant FGSM (Dong et al. 2019, Eq. 8): the gradient convolved with a Gaussian.
@@ -231,7 +236,7 @@ def ti_fgsm(
     return transferable(
         eps, steps=steps, step_size=step_size, decay=decay, smooth=blurred(size, sigma),
         targeted=targeted, early_stop=early_stop, objective=objective, bounds=bounds,
-        batch_size=batch_size,
+        mask=mask, batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -246,6 +251,7 @@ def si_fgsm(
     early_stop: bool = False,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     batch_size: int = 256,
 ) -> TransferAttack:
     """Scale-invariant FGSM (Lin et al. 2020, Eq. 9): gradients at x / 2^i, i < copies, averaged.
@@ -258,7 +264,7 @@ def si_fgsm(
     return transferable(
         eps, steps=steps, step_size=step_size, decay=decay, gradient=scale_copies(copies),
         targeted=targeted, early_stop=early_stop, objective=objective, bounds=bounds,
-        batch_size=batch_size,
+        mask=mask, batch_size=batch_size,
     )  # fmt: skip
 
 
@@ -274,6 +280,7 @@ def vmi_fgsm(
     early_stop: bool = False,
     objective: Objective = cross_entropy(),
     bounds: Bounds = (0.0, 1.0),
+    mask: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 256,
 ) -> TransferAttack:
@@ -287,5 +294,5 @@ def vmi_fgsm(
     return transferable(
         eps, steps=steps, step_size=step_size, decay=decay, samples=samples, radius=radius,
         targeted=targeted, early_stop=early_stop, objective=objective, bounds=bounds,
-        seed=seed, batch_size=batch_size,
+        mask=mask, seed=seed, batch_size=batch_size,
     )  # fmt: skip

@@ -67,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        kept = f"what is done is kept in {out[-1]}; the same command goes on from there"
-        return _fail(words, f"stopped; {kept}" if out else "stopped", 130)
+        return _fail(words, f"stopped{_kept(out)}", 130)
     except BrokenPipeError:
         _close_stdout()
         return 1
@@ -77,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("WALNUT_DEBUG") == "1":
             raise
+        if isinstance(error, OSError):  # a full disk, a folder taken away: nothing of ours broke
+            place = f"{error.filename}: " if error.filename else ""
+            return _fail(words, f"error: {place}{error.strerror or error}{_kept(out)}", 2)
         log = _log(out[-1] if out else None, traceback.format_exc())
         said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return _fail(words, f"error: {said} (the traceback is in {log})", 1)
@@ -150,6 +152,12 @@ def _warnings_said(screen: Any, run: Any) -> Iterator[None]:
         warnings.simplefilter("default")
         warnings.showwarning = show
         yield
+
+
+def _kept(out: list[Path]) -> str:
+    """Say where the work that is done lies, if it is kept."""
+    told = "; what is done is kept in {}; the same command goes on from there"
+    return told.format(out[-1]) if out else ""
 
 
 def _fail(words: list[str], text: str, code: int) -> int:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any, TextIO
 
 _EVERY = 5.0  # seconds between two plain progress lines on the same work
@@ -48,10 +49,13 @@ class Screen:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*(str(cell) for cell in row))
+        cells = [[str(cell) for cell in row] for row in rows]
+        for row in cells:
+            table.add_row(*row)
         # wide enough for all cells: a terminal may fold a line, a figure must not be cut short
-        console = Console(file=self._out, highlight=False, markup=False, width=300)
+        widths = (max(map(len, column)) for column in zip_longest(columns, *cells, fillvalue=""))
+        width = sum(widths) + 2 * len(columns)
+        console = Console(file=self._out, highlight=False, markup=False, width=width)
         with console.capture() as drawn:
             console.print(table)
         lines = [line.rstrip() for line in drawn.get().splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from .tables import percent
 
 SHOWN = 8  # examples that a flag names
 KEPT = 100  # examples that a result names; where it names so many there may be more
+WHY = 60  # letters of a stage's reason; the flags above have it in full
 POINTS = 5  # of the curve; the page has all
 
 Entry = Mapping[str, Any]
@@ -70,7 +72,8 @@ def stage_cells(stage: Entry) -> list[str]:
     entered = stage["entered"]
     each = [stage[key] / entered if entered else 0.0 for key in ("forward", "backward")]
     numbers = [str(entered), str(stage["broke"]), *(f"{value:.1f}" for value in each)]
-    return [stage["name"], *numbers, f"{stage['seconds']:.1f}", str(stage.get("why") or "")]
+    why = textwrap.shorten(str(stage.get("why") or ""), WHY, placeholder=" …")
+    return [stage["name"], *numbers, f"{stage['seconds']:.1f}", why]
 
 
 def curve_cells(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:

@@ -43,7 +43,7 @@ def frozen(model: Any) -> Iterator[None]:
     states = _rng_states()
     module = model if isinstance(model, nn.Module) else nn.Identity()
     modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
-    wanted = [(p, p.requires_grad) for p in module.parameters()]
+    wanted = [(p, p.requires_grad) for p in module.parameters() if not p.is_inference()]
     buffers = [(b, b.detach().clone()) for b in module.buffers()]
     try:
         for m, _ in modes:

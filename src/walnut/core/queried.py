@@ -12,6 +12,11 @@ from .errors import WalnutError, WalnutWarning
 from .gradients import NO_PATH
 from .types import Model
 
+IN_PLACE = (
+    "the network changes its input in place, so that what was asked is lost: give it a copy, "
+    "lambda x: net(x.clone())"
+)
+
 
 class Queried:
     """A network that counts its passes and remembers its last answer, so that it need not be asked twice."""
@@ -29,30 +34,39 @@ class Queried:
             return self._logits
         if len(x) == 0 and self.classes:  # not every kernel takes an empty batch
             return x.flatten(1).sum(1, keepdim=True).expand(0, self.classes)
+        version = None if x.is_inference() else x._version
         try:
             logits = self.module(x)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            if x.requires_grad and "requires grad" in str(error):  # it went through numpy
-                raise WalnutError(NO_PATH) from error
-            if self.classes:
-                raise
-            line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-            raise WalnutError(
-                f"the network does not take a batch of shape {tuple(x.shape)}: {line}"
-            ) from error
+            raise self._refused(x, error) from error
+        if version is not None and x._version != version:
+            raise WalnutError(IN_PLACE)
         if not self.classes:
             self._check(logits, x)
+        logits = logits.to(torch.promote_types(x.dtype, torch.float32))  # votes are whole numbers
         self.forward += len(x)
         if logits.requires_grad:
             self.backward += len(x)
         self._input, self._logits = x, logits
         return logits
 
+    def _refused(self, x: Tensor, error: Exception) -> WalnutError:
+        """Say why the network did not answer."""
+        told = str(error)
+        if "leaf" in told and "in-place" in told:
+            return WalnutError(IN_PLACE)
+        if x.requires_grad and "requires grad" in told:  # it went through numpy
+            return WalnutError(NO_PATH)
+        line = told.strip().splitlines()[0] if told.strip() else repr(error)
+        though = ", though it took others" if self.classes else ""
+        return WalnutError(
+            f"the network does not take a batch of shape {tuple(x.shape)}{though}: {line}"
+        )
+
     def _check(self, logits: Any, x: Tensor) -> None:
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if told := not_logits(logits, len(x)):
             raise WalnutError(
-                f"the network must return logits (batch, classes); for {len(x)} inputs it gave {found}"
+                f"the network must return logits (batch, classes); for {len(x)} inputs it gave {told}"
             )
         if logits.shape[1] < 2:
             raise WalnutError(
@@ -81,6 +95,17 @@ class Queried:
         self._input = self._logits = None
 
 
+def not_logits(answer: Any, examples: int) -> str:
+    """Say what an answer is where it is no row of real numbers for each example; "" where it is."""
+    if not isinstance(answer, Tensor):
+        return type(answer).__name__
+    if answer.is_complex() or answer.dtype is torch.bool or answer.layout is not torch.strided:
+        return f"{str(answer.dtype).removeprefix('torch.')} numbers, {answer.layout}".replace(
+            "torch.", ""
+        )
+    return "" if answer.ndim == 2 and len(answer) == examples else str(tuple(answer.shape))
+
+
 def looks_like_probabilities(logits: Tensor) -> bool:
     """Say whether every row lies in [0, 1] and sums to 1."""
     rows = logits.detach().double()
@@ -101,6 +126,21 @@ def label_error(y: Tensor, classes: int) -> WalnutError | None:
     return None
 
 
+def whole(y: Tensor) -> Tensor:
+    """Return labels (n,) as int64, whatever whole numbers they came as.
+
+    >>> whole(torch.tensor([3, 1], dtype=torch.uint8))
+    tensor([3, 1])
+    """
+    if y.ndim == 1 and not (y.is_floating_point() or y.is_complex() or y.dtype is torch.bool):
+        return y.long()
+    advice = "y.long()" if y.ndim == 1 else "y.flatten()" if y.numel() == len(y) else "y.argmax(1)"
+    raise WalnutError(
+        f"labels are whole numbers, one per example (n,), not {str(y.dtype).removeprefix('torch.')} of "
+        f"shape {tuple(y.shape)}: use {advice}"
+    )
+
+
 def check_data(x: Tensor, y: Tensor, run: Any) -> None:
     """Refuse examples, labels or counts that no run (:class:`walnut.core.rows.Run`) can use."""
     if not x.is_floating_point():
@@ -112,5 +152,9 @@ def check_data(x: Tensor, y: Tensor, run: Any) -> None:
         raise WalnutError(f"there are {len(x)} examples but {len(y)} labels")
     if len(x) == 0:
         raise WalnutError("there is nothing to attack: x holds no examples")
+    if y.ndim == 1 and y.dtype not in (torch.int64, torch.int32):
+        raise WalnutError(
+            f"labels are {str(y.dtype).removeprefix('torch.')}; attacks take int64: use y.long()"
+        )
     if min(run.steps, run.restarts, run.batch_size) < 1:
         raise WalnutError("steps, restarts and batch_size must be 1 or more")

@@ -56,7 +56,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except WalnutError:
         raise
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise WalnutError(f"{path} is not a sound .npz of plain arrays: {error}") from error
+        told = str(error).partition(" If you trust")[0]  # numpy's advice is to run what is in it
+        raise WalnutError(f"{path} is not a sound .npz of plain arrays: {told}") from error
 
 
 def _examples(x: np.ndarray, y: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +75,8 @@ def adapt(model: Any) -> Model:
     """Return a callable, (b, ...) in [0, 1] to logits (b, classes), for any form of a network.
 
     ================================= =============================================================
-    an ``nn.Module``, TorchScript      itself (frozen TorchScript has no mode, and is wrapped)
+    an ``nn.Module``, TorchScript      itself (frozen TorchScript has no mode, and is wrapped); a copy
+                                       where it was made in ``torch.inference_mode()``
     float16, bfloat16, float64         inputs cast to its precision, logits back to the caller's
     ``torch.export`` (program, graph)  its module; one exported for a fixed batch is filled up
     PyTorch dynamic int8               asked one example at a time: the scale of its activations is
@@ -105,7 +107,23 @@ def adapt(model: Any) -> Model:
     return model
 
 
+def as_asked(model: Any, x: Tensor) -> Tensor:
+    """Return a copy of examples in the precision that they are attacked in: float32, and float64 where
+    nothing says that the network is of less.
+
+    A ball of float16 inputs holds so few of them that a network looks robust.
+    """
+    narrow = x.dtype in (torch.float16, torch.bfloat16)
+    known = precision(model) if isinstance(model, nn.Module) else None
+    wide = x.dtype == torch.float64 and known not in (None, torch.float64)
+    return x.detach().float().clone() if narrow or wide else x.detach().clone()
+
+
 def _module(model: nn.Module) -> nn.Module:
+    if any(p.is_inference() for p in model.parameters()):
+        model = copy.deepcopy(
+            model
+        )  # made inside inference_mode(): gradients cannot pass its weights
     if any(isinstance(m, (Cast, FixedBatch)) for m in model.modules()):
         return model  # it has come through this door, or is made of what has
     size = exported_batch(model)

@@ -23,6 +23,7 @@ CHECKS = (
     attack.hard_label,
     attack.transfer,
     attack.noise_control,
+    attack.gradient_leads,
     attack.converged,
     attack.step_size,
     attack.restarts,
@@ -37,7 +38,7 @@ CHECKS = (
     network.not_only_training,
     network.outcomes_finite,
 )
-"""In the checklist's order, rows 1 to 20, 22 and 23; the last is our own."""
+"""In the checklist's order, rows 1 to 20, 22 and 23; the last, and whether gradients lead, are our own."""
 
 
 def doubts(e: Evidence, more: tuple[Finding, ...] = ()) -> list[Finding]:

@@ -10,6 +10,10 @@ from .evidence import CLEAR, Evidence, good, only
 from .honesty import Finding
 from .probes import RADII
 
+LEADS = (
+    0.75  # share; a gradient of noise has one half, of sound networks (low dimensions too) MEASURED
+)
+
 
 def steps_beat_one(e: Evidence) -> Finding:
     """Row 2: what one big step breaks, small steps must break too."""
@@ -68,6 +72,28 @@ def far_breaks_all(e: Evidence, name: str = "unbounded") -> Finding:
             (name,),
         )
     return good("unbounded attack", f"with the whole box allowed all {len(tried)} tried fall")
+
+
+def gradient_leads(e: Evidence) -> Finding:
+    """Our own: in the ball of what stands a step along the gradient ends above a step against it."""
+    name = "gradient leads"
+    tried, always = e.probes.outcomes.get("along the gradient", ((), ()))
+    steps = [led for turn in e.probes.led for led in turn]
+    if not steps:
+        return good(name, "nothing stood, or there is no gradient to follow")
+    told = (
+        f"from {sum(steps)} of {len(steps)} random points round what stands a step along the gradient "
+        "ends above one against it"
+    )
+    if sum(steps) < LEADS * len(steps):
+        return Finding(
+            name,
+            "wrong",
+            told,
+            "the gradient is masked: give a network that has one as twin=, or surrogates=",
+            tuple(sorted(set(tried) - set(always))),
+        )
+    return good(name, told)
 
 
 def chance_at_large(e: Evidence) -> Finding:
@@ -249,5 +275,5 @@ def settled(check: Check | None) -> Finding:
     return good(name, told)
 
 
-PROBED = (steps_beat_one, radius_helps, far_breaks_all)
+PROBED = (steps_beat_one, radius_helps, far_breaks_all, gradient_leads)
 """What the probes alone can show, before any attack without gradients."""

@@ -69,8 +69,8 @@ def differentiable(e: Evidence) -> Finding:
         )
     if e.entrance.kind == "twin":
         return Finding(
-            "non-differentiable part",
-            "odd",
+            "masked gradient" if e.entrance.misled else "non-differentiable part",
+            "wrong" if e.entrance.misled else "odd",
             e.entrance.sentence,
             "a straight-through gradient flatters the network: look at queries and transfer",
         )

@@ -18,13 +18,17 @@ from walnut.core.types import Adversarial, Attack, Model
 
 from .accuracy import predict
 from .adapt import adapt
+from .fixed_batch import FixedBatch
 from .honesty import Finding, examine
-from .ledger import fingerprint
+from .ledger import fingerprint, sketch
 from .path import GradientPath, gradient_path
 from .stage import Setting, Stage, Suspicion
 from .twin import TwinMatch, straight_through, twin_match, twin_of
 
 LOOKED_AT = 16  # examples that the checks before any attack use
+MISLED = (
+    0.5  # agreement: a ripple or noise on the way back gives 0.4 at most, a median or a vote 0.7
+)
 AVERAGED = 8  # passes that are averaged where two of them disagree
 
 
@@ -69,6 +73,19 @@ class Logarithm(nn.Module):
         return p.clamp_min(torch.finfo(p.dtype).tiny).log()
 
 
+class Floating(nn.Module):
+    """A network that answers in whole numbers (votes, 8-bit scores), in floats."""
+
+    def __init__(self, network: Model) -> None:
+        super().__init__()
+        self.network = network
+        self.training = bool(getattr(network, "training", False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (b, classes)."""
+        return self.network(x).to(x.dtype)
+
+
 @dataclass(frozen=True)
 class Carried:
     """Examples made on another network, tried on the one attacked; they go on after that one is fooled."""
@@ -98,6 +115,7 @@ class Entrance:
         attacked: what attacks ask: the network, with whatever is needed to give a useful gradient.
         kind: ``direct``, ``twin`` (a straight-through gradient) or ``none`` (queries only).
         path: how gradients flow in the network itself.
+        through: how they flow in what attacks climb: the same, or the twin's.
         match: how near the twin is, where there is one.
         findings: the checks made before any attack.
         cost: passes of the network in one of ``attacked``.
@@ -109,6 +127,7 @@ class Entrance:
     attacked: Model
     kind: str
     path: GradientPath
+    through: GradientPath
     match: TwinMatch | None
     findings: tuple[Finding, ...]
     cost: int
@@ -122,6 +141,12 @@ class Entrance:
         if self.kind != "direct":
             reasons.append(self.path.sentence)
         return Suspicion(tuple(reasons), self.kind != "none")
+
+    @property
+    def misled(self) -> bool:
+        """Whether gradients reach the input and yet say next to nothing of what the network does."""
+        found = self.through
+        return self.path.kind == found.kind == "wrong" and not found.agreement >= MISLED
 
     @property
     def sentence(self) -> str:
@@ -146,10 +171,12 @@ class Entrance:
         }  # fmt: skip
 
     def fingerprint(self, x: Tensor) -> str:
-        """Return a hash of the network: its state, and its answers where they do not change."""
+        """Return a hash of the network: its state, and its answers where they do not change.
+
+        The answers tell apart what has no state to look at: functions, and networks in ONNX Runtime.
+        """
         random = any(f.name == "randomness" and f.level == "wrong" for f in self.findings)
-        answers = None if random else predict(self.model, x).argmax(1)
-        return fingerprint(self.model, answers)
+        return fingerprint(self.model, None if random else sketch(predict(self.model, x)))
 
     def transfers(
         self, stages: tuple[Stage, ...], surrogates: Mapping[str, Model]
@@ -161,6 +188,13 @@ class Entrance:
         last = max((i for i, s in enumerate(stages) if s.family == "gradient"), default=-1) + 1
         more = tuple(Stage(f"from {n}", _carry(n, s), "transfer") for n, s in sources.items())
         return stages[:last] + more + stages[last:]
+
+
+def marks(network: Any, x: Tensor) -> str:
+    """Return a hash of a network that helps: of its state, or of its answers where it has none."""
+    if network is None or isinstance(network, nn.Module):
+        return fingerprint(network)
+    return fingerprint(sketch(predict(adapt(network), x)))
 
 
 def _carry(name: str, source: Model) -> Any:
@@ -183,9 +217,9 @@ def enter(
 ) -> Entrance:
     """Look at a network before it is attacked, and make what attacks will climb.
 
-    A network that answers differently from call to call is averaged over 8 passes, probabilities are taken
-    the logarithm of, and one without a useful gradient gets a straight-through twin: the one given, or
-    one built (:func:`walnut.evaluate.twin.twin_of`), or none.
+    A network that takes no small batch is asked 16 at a time, one that answers differently from call to call
+    is averaged over 8 passes, probabilities are taken the logarithm of, and one without a useful gradient
+    gets a straight-through twin: the one given, or one built (:func:`walnut.evaluate.twin.twin_of`), or none.
 
     Args:
         model: any form that :func:`walnut.evaluate.adapt.adapt` takes.
@@ -201,17 +235,21 @@ def enter(
     if shape is not None:
         raise WalnutError(f"{shape.sentence}: {shape.remedy}")
     levels = {f.name: f.level for f in findings}
+    size = _least(network, x[some])
+    network = _fitted(network, x[some], size)
     path = gradient_path(network, x)
     n, forward, backward = path.examples, counted.forward_passes, counted.backward_passes
     seen = (forward + n * path.forward, backward + n * path.backward)
-    attacked, kind, match = network, "direct", None
+    attacked, kind, match, through = network, "direct", None, path
     if path.kind != "direct":
         soft = twin if twin is not None else _built(model)
         kind = "none" if soft is None else "twin"
         if soft is not None:
+            soft = soft if size is None else FixedBatch(adapt(soft), size)
             attacked = straight_through(network, soft)
             match = twin_match(network, soft, x[: 8 * LOOKED_AT], batch_size)
-            kind = kind if gradient_path(attacked, x[:8]).share > 0 else "none"
+            through = gradient_path(attacked, x)
+            kind = kind if through.share > 0 else "none"
     cost = 1
     if levels.get("randomness") == "wrong":
         attacked, cost = Averaged(attacked, AVERAGED), AVERAGED
@@ -219,8 +257,26 @@ def enter(
         if looks_like_probabilities(network(x[some])):
             attacked = Logarithm(attacked)
     return Entrance(
-        network, attacked, kind, path, match, tuple(findings), cost, seen, twin
+        network, attacked, kind, path, through, match, tuple(findings), cost, seen, twin
     )  # fmt: skip
+
+
+def _least(network: Model, x: Tensor) -> int | None:
+    """Return how many examples a network must be asked at a time, where it takes no single one."""
+    with torch.no_grad(), frozen(network):
+        try:
+            network(x[:1])
+        except Exception:  # whatever a network of the user's raises
+            return len(x)
+    return None
+
+
+def _fitted(network: Model, x: Tensor, size: int | None) -> Model:
+    """Return the network, taking any number of examples and answering in floats."""
+    network = network if size is None else FixedBatch(network, size)
+    with torch.no_grad(), frozen(network):
+        votes = not network(x).is_floating_point()
+    return Floating(network) if votes else network
 
 
 def _built(model: Any) -> Model | None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
-from walnut.core.queried import looks_like_probabilities
+from walnut.core.queried import looks_like_probabilities, not_logits
 from walnut.core.types import Model
 
 Level = Literal["good", "odd", "wrong"]
@@ -93,7 +93,7 @@ def outputs(model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"]) -> Fi
     """Say whether the network returns finite logits, one per class, and not probabilities."""
     try:
         logits = model(x)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except Exception as error:  # whatever a network of the user's raises
         line = str(error).strip().partition("\n")[0]
         return Finding(
             "shape",
@@ -101,12 +101,11 @@ def outputs(model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"]) -> Fi
             f"a batch of shape {tuple(x.shape)} does not fit the network: {line}",
             "choose data of the shape the network was made for",
         )
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if told := not_logits(logits, len(x)):
         return Finding(
             "shape",
             "wrong",
-            f"{len(x)} examples give {shape} in place of ({len(x)}, classes)",
+            f"{len(x)} examples give {told} in place of ({len(x)}, classes)",
             "wrap the network so that it returns one row of logits per example",
         )
     if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
@@ -146,7 +145,7 @@ def _kind_of_output(logits: Tensor) -> Finding:
 @torch.no_grad()
 def randomness(model: Model, x: Float[Tensor, " b *d"]) -> Finding:
     """Say whether two forward passes over the same examples agree."""
-    first, second = model(x), model(x)
+    first, second = model(x).double(), model(x).double()
     gap = float((first - second).abs().max())
     if gap > 0:
         changed = float((first.argmax(1) != second.argmax(1)).double().mean())
@@ -164,9 +163,9 @@ def randomness(model: Model, x: Float[Tensor, " b *d"]) -> Finding:
 def batch_size(model: Model, x: Float[Tensor, " b *d"], *, rows: int = 16) -> Finding:
     """Say whether an example's answer depends on the others in its batch."""
     x = x[:rows]
-    together = model(x)
+    together = model(x).double()
     try:
-        alone = torch.cat([model(row[None]) for row in x])
+        alone = torch.cat([model(row[None]) for row in x]).double()
     except (RuntimeError, ValueError) as error:  # batch norm in train mode, for one
         line = str(error).strip().partition("\n")[0]
         return Finding(

@@ -49,7 +49,7 @@ class GradientPath:
         agreement: correlation, in [-1, 1], of the rise that the gradient predicts along random
             directions with the rise measured; nan where there was nothing to compare.
         slope: root mean square of the measured rise of the margin, per unit of movement along a random
-            direction of signs; 0 where the network did not react at all.
+            direction; 0 where the network did not react at all.
         examples: examples looked at.
         forward: forward passes spent on each.
         backward: backward passes spent on each.
@@ -82,9 +82,11 @@ def gradient_path(model: Any, x: Float[Tensor, " n *d"]) -> GradientPath:
 
         predicted = ∇v(x) · u,    measured = (v(x + h·u) − v(x − h·u)) / 2h
 
-    with v the margin between the two largest logits, u random signs, h = 2/255 and 8/255 of the inputs'
-    range; the step that agrees better counts. Each pass starts from the same random numbers, so that a
-    randomised network is compared with itself. Examples are first moved inside the range by 8/255.
+    with v the margin between the two largest logits, u random signs times lengths in [1/2, 3/2], h = 1/255
+    and 8/255 of the inputs' range; the step that agrees better counts. (Were all entries of u of one length,
+    a ripple finer than the steps, sin(10⁴ x), would seem to be what its slope says it is.) Each pass starts
+    from the same random numbers, so that a randomised network is compared with itself. Examples are first
+    moved inside the range by the longest step.
 
     Args:
         model: any form that :func:`walnut.evaluate.adapt.adapt` takes; nothing of it changes.
@@ -104,7 +106,7 @@ def gradient_path(model: Any, x: Float[Tensor, " n *d"]) -> GradientPath:
     with torch.inference_mode(False), torch.enable_grad(), frozen(network):
         asked = Queried(_repeatable(network))
         width = max(1.0, float(x.max())) - min(0.0, float(x.min()))
-        x = _inside(x[:EXAMPLES].detach().clone(), STEPS[-1] * width)
+        x = _inside(x[:EXAMPLES].detach().clone(), 1.5 * STEPS[-1] * width)
         with torch.no_grad():
             logits = asked(x)
             pair = logits.topk(2).indices
@@ -124,6 +126,11 @@ def _repeatable(model: Model) -> Callable[[Tensor], Tensor]:
             return model(x)
 
     return ask
+
+
+def _direction(x: Tensor, draws: Draws) -> Tensor:
+    signs = 2.0 * draws.integers(2, *x.shape[1:]).to(x.dtype) - 1.0
+    return signs * (0.5 + draws.fold(1).uniform(*x.shape[1:], dtype=x.dtype))
 
 
 def _inside(x: Tensor, room: float) -> Tensor:
@@ -156,7 +163,7 @@ def _rises(
     draws, predicted, measured = Draws.of(x, seed=0), [], []
     for i, step in enumerate(STEPS):
         for j in range(DIRECTIONS):
-            u = 2.0 * draws.fold(i).fold(j).integers(2, *x.shape[1:]).to(x.dtype) - 1.0
+            u = _direction(x, draws.fold(i).fold(j))
             up, down = (_margin(asked(x + s * step * width * u), pair) for s in (1, -1))
             measured.append((up - down).double() / (2 * step * width))
             along = torch.zeros_like(up) if grad is None else (grad * u).flatten(1).sum(1)

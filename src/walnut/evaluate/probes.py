@@ -5,18 +5,22 @@ They cost some passes on at most a few dozen examples, and nothing where nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from walnut.attacks.common import ball, steepest
 from walnut.attacks.gradient import pgd
 from walnut.attacks.odi import odi_pgd
 from walnut.core.constraints import l1, l2, linf
 from walnut.core.draws import Draws
+from walnut.core.frozen import frozen
+from walnut.core.gradients import plain
 from walnut.core.objectives import margin
+from walnut.core.queried import Queried
 from walnut.core.types import Attack
 
 from .accuracy import predict
@@ -25,15 +29,20 @@ from .stage import Setting
 from .stages import climb
 
 ROWS = 24
+STARTS = 2  # random points of each example's ball
 RADII = (2.0, 4.0)
 SIGMAS = (0.05, 0.1, 0.2)
 
 
 @dataclass
 class Probes:
-    """What the experiments found, by name: (rows tried, rows that fell), and the passes they took."""
+    """What the experiments found, by name: (rows tried, rows that fell), and the passes they took.
+
+    ``led`` says from which random points a step along the gradient ended above one against it.
+    """
 
     outcomes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    led: list[list[bool]] = field(default_factory=list)
     forward: int = 0
     backward: int = 0
 
@@ -64,6 +73,7 @@ def probe(cascade: Cascade, gradients: bool) -> Probes:
             _try(cascade, made, f"{factor:g}", wider, climb(10)(wider), standing)
         far = replace(setting, eps=whole)
         _try(cascade, made, "unbounded", far, climb(20)(far), standing)
+        _leads(cascade, made, standing)
     jumped = ((survey.fell_to == 0) & (survey.step == 1)).nonzero()[:, 0][:ROWS]
     if len(jumped) and len(standing):
         _try(cascade, made, "small steps", setting, _careful(setting), jumped)
@@ -91,6 +101,37 @@ def _try(
     made.outcomes[name] = (tuple(rows.tolist()), tuple(fell.tolist()))
     made.forward += int(outcome["forward"].sum())
     made.backward += int(outcome["backward"].sum())
+
+
+def _leads(cascade: Cascade, made: Probes, rows: Int[Tensor, " m"]) -> None:
+    """Note from which random points of the ball a step along the gradient ends above one against it.
+
+    Where a gradient says nothing, half of them do, whatever the norm and the number of entries.
+    """
+    s, x, y = cascade.setting, cascade.survey.x[rows], cascade.survey.y[rows]
+    inside, step_of = ball(s.norm, s.eps, s.bounds), steepest(s.norm)
+    higher = torch.ones_like(y, dtype=torch.bool)
+    with torch.inference_mode(False), frozen(cascade.attacked):
+        asked = Queried(cascade.attacked)
+
+        def value(z: Tensor) -> Tensor:
+            return margin()(asked, z, y)
+
+        for turn in range(STARTS):
+            draws = Draws.of(x, s.seed).fold(turn)
+            z = inside.sample(x, draws)
+            with torch.enable_grad():
+                step = s.eps / 4 * step_of.update(plain()(value, z, draws)[1], ())[0]
+            ends = [z + step, z - step]
+            if s.bounds is not None:
+                ends = [end.clamp(*s.bounds) for end in ends]
+            with torch.no_grad():
+                up, down = (value(end) for end in ends)
+            made.led.append((up >= down).tolist())
+            higher &= up >= down
+    made.outcomes["along the gradient"] = (tuple(rows.tolist()), tuple(rows[higher].tolist()))
+    made.forward += cascade.cost * asked.forward
+    made.backward += cascade.cost * asked.backward
 
 
 def _corrupt(cascade: Cascade, made: Probes, rows: Int[Tensor, " m"]) -> None:

@@ -9,19 +9,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from walnut.attacks.common import ball, prepare
 from walnut.core.constraints import linf
 from walnut.core.errors import WalnutError, WalnutWarning
+from walnut.core.queried import whole
 from walnut.core.types import Model, Progress
 
 from .accuracy import Share
+from .adapt import as_asked
 from .cascade import NAMES, Cascade
 from .curve import CURVE, Curve, checked, curve, smallest
 from .doubts import doubts
 from .doubts_attack import PROBED, settled
-from .entrance import Entrance, enter
+from .entrance import Entrance, enter, marks
 from .evidence import Evidence
 from .floor import floor, provable
 from .honesty import Finding
@@ -156,13 +159,13 @@ def robustness(
     """
     x, y = examples(data)
     ball_of = named(norm)
-    if eps is None:
-        raise WalnutError("say how far an attack may go: eps=8/255, for one, in input units")
-    with warnings.catch_warnings():
+    radius = _radius(eps)
+    with warnings.catch_warnings(), torch.inference_mode(False):
         warnings.simplefilter("ignore", WalnutWarning)  # what they say is among the checks
         return _judge(
-            model, x, y, ball_of, float(eps), effort, with_curve, certify, twin, surrogates or {}, bounds,
-            seed, batch_size, None if folder is None else Path(folder), progress,
+            model, as_asked(model, x), y.clone(), ball_of, radius, effort, with_curve, certify, twin,
+            surrogates or {}, bounds, seed, batch_size, None if folder is None else Path(folder),
+            progress,
         )  # fmt: skip
 
 
@@ -174,19 +177,20 @@ def _judge(
 ) -> Verdict:  # fmt: skip
     began = time.perf_counter()
     stages = plan(effort, norm)
-    _check(x, y, eps)
     room = 4 * (eps + 1e-3)
     span = (float(x.min()) - room, float(x.max()) + room) if bounds is None else bounds
     setting = Setting(norm, eps, bounds, seed, batch_size, span)
-    entrance = enter(model, x, y, twin, batch_size)
     prepare(None, x, ball(norm, eps, bounds))
+    entrance = enter(model, x, y, twin, batch_size)
     name = effort if isinstance(effort, str) else "own"
     identity = {
         "walnut ledger": VERSION, "norm": NAMES[norm], "eps": eps, "effort": name, "seed": seed,
         "batch size": batch_size, "examples": len(y), "data": fingerprint(x, y, bounds),
         "plan": fingerprint([(s.name, repr(s.make(setting))) for s in stages]),
         "network": entrance.fingerprint(x[:16]),
-        "twin or surrogates": fingerprint(twin, dict(surrogates)),
+        "twin or surrogates": fingerprint(
+            {key: marks(other, x[:16]) for key, other in {"twin": twin, **surrogates}.items()}
+        ),
     }  # fmt: skip
     ledger = Ledger(folder, identity)
     survey = Survey.of(x, y)
@@ -250,11 +254,19 @@ def examples(data: Any) -> tuple[Tensor, Tensor]:
     x, y = pair
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         raise WalnutError("examples and labels must be tensors: use torch.as_tensor(...)")
+    y = whole(y)
+    if len(x) != len(y) or len(x) == 0:
+        raise WalnutError(f"there are {len(x)} examples and {len(y)} labels; give one label each")
     return x, y
 
 
-def _check(x: Tensor, y: Tensor, eps: float) -> None:
-    if len(x) != len(y) or len(x) == 0:
-        raise WalnutError(f"there are {len(x)} examples and {len(y)} labels; give one label each")
-    if not 0 <= eps < float("inf"):
-        raise WalnutError(f"eps is a radius in input units, 0 or more, not {eps}")
+def _radius(eps: Any) -> float:
+    if eps is None:
+        raise WalnutError("say how far an attack may go: eps=8/255, for one, in input units")
+    try:
+        radius = float(eps)
+    except (TypeError, ValueError):
+        raise WalnutError(f"eps is a number, such as 8/255, not {eps!r}") from None
+    if not 0 <= radius < float("inf"):
+        raise WalnutError(f"eps is a radius in input units, 0 or more, not {radius}")
+    return radius

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from walnut.core.errors import WalnutError
-from walnut.core.files import write_atomically
+from walnut.core.files import write_bytes
 from walnut.core.types import Adversarial, Attack, Progress
 from walnut.data import Dataset
 from walnut.evaluate import predict, robust_accuracy
@@ -120,4 +120,4 @@ def keep(record: Adversarial, y: Tensor, path: Path) -> None:
         "backward": record.backward, **{f"norm_{k}": v for k, v in record.norms.items()},
     }  # fmt: skip
     tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    write_bytes(path, to_bytes(tensors))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from walnut.attacks.cppn import cppn
@@ -23,7 +23,7 @@ from walnut.attacks.rubbish import (
     smooth_fooling,
 )
 from walnut.core.errors import WalnutError
-from walnut.core.files import write_atomically
+from walnut.core.files import write_bytes
 from walnut.core.types import Progress
 from walnut.data import Dataset
 from walnut.evaluate import accuracy, predict
@@ -142,7 +142,7 @@ def fooling_pictures(
     }
     result["notes"] = notes(result, name)
     result["seconds"] = round(time.perf_counter() - began, 3)
-    write_atomically(out / "fooling.safetensors", lambda path: save_file(tensors(found), path))
+    write_bytes(out / "fooling.safetensors", to_bytes(tensors(found)))
     return finish(result, gallery(found, dataset.classes, name), out)
 
 

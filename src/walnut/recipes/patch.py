@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from walnut.attacks.patch import Patch
 from walnut.attacks.patch import patch as patch_attack
 from walnut.core.errors import WalnutError
-from walnut.core.files import write_atomically
+from walnut.core.files import write_bytes
 from walnut.core.placement import Placement, Shape, circle
 from walnut.core.types import Progress
 from walnut.data import Dataset
@@ -153,7 +153,7 @@ def _written(made: Patch, out: Path, millimetres: float, dpi: int, border: float
     from walnut.report.printing import print_patch
 
     tensors = {"pattern": made.pattern.cpu().contiguous(), "mask": made.mask.cpu().contiguous()}
-    write_atomically(out / "patch.safetensors", lambda path: save_file(tensors, path))
+    write_bytes(out / "patch.safetensors", to_bytes(tensors))
     if len(made.pattern) not in (1, 3):
         return [f"The patch has {len(made.pattern)} channels and cannot be printed."]
     print_patch(

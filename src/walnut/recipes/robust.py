@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from walnut.attacks import pgd
 from walnut.core.constraints import l2, linf
 from walnut.core.errors import WalnutError
-from walnut.core.files import write_atomically
+from walnut.core.files import write_bytes
 from walnut.core.types import Adversarial, Model, Progress, perturbation_norms
 from walnut.data import Dataset
 from walnut.evaluate import Verdict, robustness
@@ -77,7 +77,7 @@ def robust(
     _pictures(gallery, name, verdict)
     result["geometry"] = _geometry(name, verdict, norm, dataset.classes)
     kept = {key: value.detach().cpu().contiguous() for key, value in verdict.arrays().items()}
-    write_atomically(out / "examples.safetensors", lambda path: save_file(kept, path))
+    write_bytes(out / "examples.safetensors", to_bytes(kept))
     result["seconds"] = round(time.perf_counter() - began, 3)
     return finish(result, gallery, out)
 
