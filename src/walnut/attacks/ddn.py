@@ -86,7 +86,7 @@ class _Decoupled(Approach):
         progress: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Step, and put the difference at the new radius."""
-        grad, fooled, _ = seen
+        grad, fooled = seen[:2]
         rate = 0.01 + 0.99 * (1 + torch.cos(math.pi * progress)) / 2
         rate = torch.minimum(rate, kept / 2)
         delta = (x - x0) + rows_like(rate, x) * normalized().update(grad, ())[0]
