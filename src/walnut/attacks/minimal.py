@@ -54,7 +54,8 @@ class Record:
         """Ask about the examples themselves: what fools already is its own nearest point."""
         none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         record = cls(
-            x, x.clone(), none.bool(), none, none - 1, none.clone(), none.clone(), x.new_empty(0)
+            x, x.clone(), none.bool(), none, none - 1, none.clone(), none.clone(),
+            x.new_empty(len(x), 0),
         )  # fmt: skip
         rows = torch.arange(len(x), device=x.device)
         record.logits = record.check(net, y, rows, criterion, batch_size)
