@@ -9,6 +9,9 @@ hooks on the network for the peers and by walnut's own records for walnut.
 The peers that search a constant nine or ten times over take only the first examples. Where one of them
 is the best there, all methods are compared on these alone.
 
+What an earlier run found with a toolkit that is not installed now stays under ``measured_earlier``, as
+multiples of the best peer of that run, and takes no part in the comparison.
+
 ``at_a_fifth`` says what walnut reaches at a fifth of the passes of the cheapest peer that comes within
 2 % of the best: which of its methods, and whether its mean norm is within 2 % of the best peer's too.
 
@@ -134,7 +137,7 @@ def compared(found: dict[str, Found]) -> dict[str, Any]:
     whole = [n for n in good if asked[n].all()]
     common = torch.stack([found[n][0].isfinite() for n in whole]).all(0)
     best, ratio = against_best(found, good, whole, common)
-    if best is not None and best not in whole:
+    if best not in whole and any(not n.startswith("walnut") for n in good):
         common = torch.stack([found[n][0].isfinite() for n in good]).all(0)
         best, ratio = against_best(found, good, good, common)
     rows: dict[str, dict[str, Any]] = {}
@@ -188,6 +191,18 @@ def at_a_fifth(
         "budget": round(budget, 1), "method": name,
         "met": name is not None and ratio[name] <= 1.02,
     }  # fmt: skip
+
+
+def carried(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Keep what an earlier run measured with toolkits that are not installed now, set apart."""
+    for norm, entry in now.items():
+        old = before.get(norm, {})
+        rows = {**old.get("measured_earlier", {}), **old.get("methods", {})}
+        gone = {n: row for n, row in rows.items() if n not in entry["methods"]}
+        theirs = {n: row for n, row in gone.items() if not n.startswith("walnut")}
+        if theirs:
+            entry["measured_earlier"] = theirs
+    return now
 
 
 def optimum(w: Tensor, gap: Tensor, room: Tensor, norm: str) -> float:
@@ -314,6 +329,7 @@ def main() -> None:
             )
             for norm in MINE
         }
+        carried(before.get(name, {}), figures[name])
         record.write("minimal_norms", SEED, {"linear_ratio_to_optimum": straight, **figures})
     show(figures)
 

@@ -1,4 +1,4 @@
-"""The minimal-perturbation attacks of Foolbox, ART and torchattacks, called alike: (model, x, y) to points."""
+"""The minimal-perturbation attacks of Foolbox, ART and torchattacks, called alike on (model, x, y)."""
 
 from __future__ import annotations
 

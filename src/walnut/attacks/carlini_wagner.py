@@ -32,7 +32,7 @@ class carlini_wagner(MinimalAttack):
 
     Where we differ: pixels at exactly 0 and 1 start ``tanh_box().margin`` inside the box, so that they
     can move; a search starts from the best point of those before; the result is drawn towards the
-    example by ``refine`` bisections (0: as published; always 0 with a confidence).
+    example by ``refine`` passes (0: as published; always 0 with a confidence).
 
     Args:
         norm: ``l2`` or ``linf``.

@@ -26,7 +26,7 @@ class ddn(MinimalAttack):
 
     Decoupled direction and norm for L2 (Rony et al. 2019, Alg. 1), α falling as a cosine from 1 to 0.01.
     Where we differ: the first step goes to the nearest linearised boundary inside the box and sets ε;
-    α is at most ε/2; the result is drawn towards the example by ``refine`` bisections.
+    α is at most ε/2; the result is drawn towards the example by ``refine`` passes.
 
     Args:
         steps: each a forward and a backward pass.
