@@ -22,10 +22,9 @@ from .nearest import stretched
 
 DUAL: dict[Any, Norm] = {linf: l1, l2: l2, l1: linf}
 
-
 _SCOUTED = 0.3  # part of the schedule that a start goes through; the rest is for closing in
-_LAST_STEP = 0.03  # of the step size, at the end
-_LAST_GAMMA = 0.01  # what is left of this the search on the line finds
+_LAST_STEP = 0.03  # α at the end, in reaches
+_LAST_GAMMA = 0.01  # the search on the line finds what this leaves
 _WIDER = 2.0  # times the radius, at most, to which the linear estimate opens a ball
 
 
@@ -141,8 +140,9 @@ class _Closing(Approach):
             kept = self._told(kept, seen[2], seen[3], made == 0)
         x, best, made, kept = super().advance((*state[:3], kept), seen, values, x0, progress, draws)
         kept = _Kept(*kept)
-        turn = kept.scouting & (made > 1) & ((made - 1) % max(self.leg, 1) == 0)
-        if bool(turn.any()) and bool((made < self.steps).all()):
+        ended = (made > 1) & ((made - 1) % max(self.leg, 1) == 0)
+        turn = kept.scouting & ended & (made < self.steps)
+        if bool(turn.any()):
             x, kept = self._turned(x, kept, best, made, turn, x0)
         return x, best, made, kept
 
