@@ -260,7 +260,7 @@ FAULTS = (
     # -- minimal perturbations
     Fault(
         "FMN's ball does not close in", "attacks/fmn.py",
-        "return torch.where(fooled, torch.minimum(kept * (1 - gamma), best), outside)",
+        "return torch.where(fooled, torch.minimum(kept, near) * (1 - gamma), outside)",
         "return torch.where(fooled, torch.minimum(kept, outside), outside)",
         (METHODS, *in_tests(MINIMAL, "test_on_a_linear_network_the_norm_is_the_closed_form")),
     ),

@@ -19,6 +19,7 @@ from walnut.attacks.deepfool import deepfool
 from walnut.attacks.fmn import fmn, project
 from walnut.attacks.jsma import jsma
 from walnut.attacks.lbfgs import lbfgs
+from walnut.attacks.minimal import Line
 from walnut.attacks.smallest import smallest
 from walnut.checks import check_attack
 from walnut.core import constraints as c
@@ -183,6 +184,54 @@ def test_refining_never_lengthens_and_more_steps_never_hurt_much():
         assert many <= 1.01 * few
 
 
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 4.0])
+def test_the_search_on_a_line_comes_to_where_the_margin_passes_zero(power):
+    root = torch.tensor([0.3, 0.6, 0.9, 0.97, 0.99, 0.999], dtype=torch.float64)
+
+    def margin(t):
+        return t**power - root**power
+
+    asked, halving = Line(margin(0 * root)), Line(margin(0 * root), bisect=True)
+    for _ in range(8):
+        for search in (asked, halving):
+            search.tell(margin(search.share))
+            assert (search.low < root).all()
+            assert (search.high >= root).all()
+    assert (asked.high / root <= (1.1 if power == 4 else 1.003)).all()
+    assert (asked.high / root <= 1.003)[1:].all()
+    assert torch.allclose(halving.high - halving.low, torch.full_like(root, 2.0**-8))
+
+
+class Hollows(torch.nn.Module):
+    """The nearest linearised boundary (the first entry's) recedes; the second entry's does not."""
+
+    def forward(self, x):
+        u, v = (x - 0.1).unbind(1)
+        near = 4 * u.clamp(max=0.1) + (u - 0.1).clamp(min=0) - 1  # seems 0.25 away and is 0.7
+        return torch.stack([0 * u, near, 3 * v - 1], 1)
+
+
+def test_a_second_start_finds_the_hollow_that_the_first_misses():
+    x, y = torch.full((1, 2), 0.1), torch.zeros(1, dtype=torch.int64)
+    one, two, skipped = (
+        fmn(starts=n, skip=skip)(Hollows().eval(), x, y)
+        for n, skip in ((1, float("inf")), (2, float("inf")), (2, 0.4))
+    )
+    assert one.norms["l2"].item() == pytest.approx(0.7, rel=0.01)
+    assert two.norms["l2"].item() == pytest.approx(1 / 3, rel=0.01)
+    assert skipped.norms["l2"].item() == pytest.approx(0.7, rel=0.01)
+
+
+def test_a_short_run_takes_forty_passes_and_comes_near_the_long_one():
+    net = small_net(seed=3)
+    x, y = labelled(net, n=20)
+    for norm in (c.l2, c.linf):
+        short = fmn(norm=norm, steps=16, starts=2, skip=2.0, refine=4)(net, x, y)
+        assert ((short.forward + short.backward) <= 40).all()
+        key = NAMES[norm]
+        assert short.norms[key].mean() <= 1.05 * fmn(norm=norm)(net, x, y).norms[key].mean()
+
+
 def test_smallest_is_warm_and_agrees_with_a_grid_of_radii():
     net = small_net(seed=3)
     x, y = labelled(net, n=20)
@@ -288,6 +337,8 @@ def test_bad_arguments_are_named():
         deepfool(targeted=True)
     with pytest.raises(WalnutError, match="linf, l2, l1, l0"):
         fmn(norm=lambda eps: c.l2(eps))
+    with pytest.raises(WalnutError, match="starts >= 1"):
+        fmn(starts=0)
     with pytest.raises(WalnutError, match="inside a box"):
         carlini_wagner(bounds=None)
     with pytest.raises(WalnutError, match="theta"):

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linprog, minimize
 
 from walnut.attacks.approach import size
-from walnut.attacks.nearest import nearest
+from walnut.attacks.nearest import nearest, stretched
 from walnut.core.constraints import l0, l1, l2, linf
 
 
@@ -70,3 +70,30 @@ def test_rows_do_not_depend_on_one_another_and_a_gap_too_wide_fills_the_box(norm
             whole[i], nearest(w[i : i + 1], gap[i : i + 1], room[i : i + 1], norm)[0]
         )
     assert torch.equal(whole[4], torch.where(w[4] > 0, room[4], 0.0))
+
+
+def test_a_stretched_difference_is_as_long_as_asked_and_stays_in_its_room():
+    rng = torch.Generator().manual_seed(0)
+    delta = torch.randn(40, 30, dtype=torch.float64, generator=rng)
+    room = 0.3 * torch.rand(40, 30, dtype=torch.float64, generator=rng)
+    room[:, ::7] = 0.0
+    corner = room.norm(dim=1)
+    radius = corner * torch.linspace(0.05, 0.99, 40, dtype=torch.float64)
+    found = stretched(delta, radius, room)
+    assert torch.allclose(found.norm(dim=1), radius, rtol=1e-4)
+    assert (found.abs() <= room).all()
+    assert (found * delta >= 0).all()
+    share = (found / delta).masked_fill(
+        found.abs() >= room, 0.0
+    )  # one factor for all that are free
+    free = (found.abs() < room) & (room > 0)
+    assert torch.allclose(share, torch.where(free, share.amax(1, keepdim=True), 0.0))
+    for i in (0, 17, 39):
+        alone = stretched(delta[i : i + 1], radius[i : i + 1], room[i : i + 1])
+        assert torch.allclose(alone[0], found[i])
+
+
+def test_a_stretched_difference_ends_at_the_corner_and_nothing_stays_nothing():
+    room = torch.tensor([[0.1, 0.2], [0.1, 0.2]])
+    found = stretched(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), torch.tensor([9.0, 9.0]), room)
+    assert torch.equal(found, torch.tensor([[0.1, -0.2], [0.0, 0.0]]))

@@ -7,7 +7,7 @@ What minimal attacks need beside the gradient loop's parts: the margin with the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,8 @@ NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1", l0: "l0"}
 """The key of each norm in ``Adversarial.norms``."""
 FAR = 1e6
 """Beyond every boundary worth going to."""
+BEYOND = 1.02
+"""How far a step to a linearised boundary goes, in ways to it."""
 
 
 def rows_like(values: Tensor, x: Tensor) -> Tensor:
@@ -146,6 +148,7 @@ class Approach:
     answers: Answers
     confidence: float = 0.0
     candidates: int = 0
+    ways: ClassVar[int] = 1  # how many of the nearest linearised boundaries a step is told of
 
     def begin(self, x0: Tensor) -> Any:
         """Return what the method keeps between steps."""
@@ -169,7 +172,7 @@ class Approach:
         x0: Tensor,
         progress: Tensor,
     ) -> tuple[Tensor, Any]:
-        """Return the next point and what to keep; ``seen`` is (gradient, fooled)."""
+        """Return the next point and what to keep; ``seen`` is what :meth:`evaluate` gave."""
         raise NotImplementedError
 
     def start(self, x0: Tensor, restart: Tensor, draws: Any) -> Any:
@@ -182,21 +185,36 @@ class Approach:
         return state[0]
 
     def evaluate(self, value: Any, state: Any, draws: Any) -> tuple[Tensor, Any]:
-        """Return the margin, and (gradient inside the mask, which rows fool)."""
-        x = state[0].detach().requires_grad_()
+        """Return the margin, and (gradient inside the mask, which rows fool, ways, how long they are).
+
+        The ways lead to the linearised boundaries, nearest first; there are none after the first step.
+        """
+        x, made = state[0].detach().requires_grad_(), state[2]
         values = value(x)
-        logits, step = self.answers.logits, torch.zeros_like(x)
-        if self.candidates and bool((state[2] == 0).any()):
-            nearby = rivals(self.answers, self.candidates - 1)
-            away, steps = boundary(
-                self.answers, x, nearby, self.norm, self.mask, self.bounds, last=False
-            )
-            step = steps[torch.arange(len(x), device=x.device), away.argmin(1)]
-        grad = self.slope(values, x)
+        logits, ways = self.answers.logits, torch.zeros_like(values.detach()[:, None])[:, :0]
+        away, grad = ways, torch.zeros_like(state[0])
+        first = (made == 0) if self.candidates else torch.zeros_like(made, dtype=torch.bool)
+        last = (made > 0) & (made >= self.steps - 1)  # the nearest point follows, and no step
+        if bool(first.any()):
+            away, ways = self._ways(x, last=bool(first.all()))
+        elif bool(last.all()):
+            self.answers.unused(x)
+        if not bool((first | last).all()):
+            grad = self.slope(values, x)
         if self.mask is not None:
             grad = grad * self.mask.to(grad)
         sure = values.detach() > self.confidence + slack(logits)
-        return values.detach(), (grad, sure, step.detach())
+        return values.detach(), (grad, sure, ways, away.detach())
+
+    def _ways(self, x: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Return how long the ways to the nearest linearised boundaries are, nearest first, and the ways."""
+        nearby = rivals(self.answers, self.candidates - 1)
+        away, steps = boundary(
+            self.answers, x, nearby, self.norm, self.mask, self.bounds, last=last
+        )
+        order = away.argsort(dim=1, stable=True)[:, : self.ways]
+        rows = torch.arange(len(x), device=x.device)[:, None]
+        return away.gather(1, order), steps[rows, order].detach()
 
     def advance(
         self, state: Any, seen: Any, values: Tensor, x0: Tensor, progress: Tensor, draws: Any
@@ -211,9 +229,9 @@ class Approach:
         best_margin = torch.where(nearer | attempt, values, best_margin)
         best = (best_x, best_size, best_margin)
         moved, kept = self.move(x, kept, seen, best, values, x0, progress)
-        if self.candidates:
+        if self.candidates and seen[2].numel():
             first = rows_like(made == 0, x)
-            moved = torch.where(first, self.clip(x0 + 1.02 * seen[2]), moved)
+            moved = torch.where(first, self.clip(x0 + BEYOND * seen[2][:, 0]), moved)
             kept = self.enter(kept, x0, moved, made == 0)
         made = made + 1
         last = (made >= self.steps) & best_margin.isfinite()

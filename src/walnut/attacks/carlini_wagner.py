@@ -32,7 +32,7 @@ class carlini_wagner(MinimalAttack):
 
     Where we differ: pixels at exactly 0 and 1 start ``tanh_box().margin`` inside the box, so that they
     can move; a search starts from the best point of those before; the result is drawn towards the
-    example by ``refine`` bisections (0: as published; always 0 with a confidence).
+    example by ``refine`` passes (0: as published; always 0 with a confidence).
 
     Args:
         norm: ``l2`` or ``linf``.
@@ -122,7 +122,7 @@ class _Balanced(Approach):
     ) -> tuple[Tensor, Any]:
         """Make a step of Adam; at the end of a search choose the next c and start again."""
         z, first, second, made, c, low, high, hit = kept
-        grad, fooled, _ = seen
+        grad, fooled = seen[:2]
         image, made, hit = self._image(), made + 1, hit | fooled
         pull = torch.where(values <= self.confidence, c, torch.zeros_like(c))
         slope = self.penalty(x - x0, low, grad) - rows_like(pull, x) * grad

@@ -26,7 +26,7 @@ class ddn(MinimalAttack):
 
     Decoupled direction and norm for L2 (Rony et al. 2019, Alg. 1), α falling as a cosine from 1 to 0.01.
     Where we differ: the first step goes to the nearest linearised boundary inside the box and sets ε;
-    α is at most ε/2; the result is drawn towards the example by ``refine`` bisections.
+    α is at most ε/2; the result is drawn towards the example by ``refine`` passes.
 
     Args:
         steps: each a forward and a backward pass.
@@ -86,7 +86,7 @@ class _Decoupled(Approach):
         progress: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Step, and put the difference at the new radius."""
-        grad, fooled, _ = seen
+        grad, fooled = seen[:2]
         rate = 0.01 + 0.99 * (1 + torch.cos(math.pi * progress)) / 2
         rate = torch.minimum(rate, kept / 2)
         delta = (x - x0) + rows_like(rate, x) * normalized().update(grad, ())[0]

@@ -27,7 +27,7 @@ class deepfool(MinimalAttack):
 
     Where we differ: one forward pass a step gives all gradients, a backward pass per class; after the
     first step only the ``kept`` classes that were nearest then are linearised again; and the result is
-    drawn back towards the example by ``refine`` bisections (0: as published).
+    drawn back towards the example by ``refine`` passes (0: as published).
 
     Args:
         norm: ``l2`` or ``linf``.

@@ -33,7 +33,7 @@ class fab(MinimalAttack):
 
     Where we differ: drawing back is a step of its own, so that each costs one forward pass and not two;
     later restarts begin on half the way to the linearised boundary in a random direction, and their
-    first step only measures that way; the published final search is ``refine`` bisections.
+    first step only measures that way; the published final search is ``refine`` passes.
 
     Args:
         norm: ``linf``, ``l2`` or ``l1``.

@@ -30,7 +30,7 @@ class lbfgs(MinimalAttack):
 
     Where we differ: the squared norm, which is smooth at 0; the nearest fooling point of all that were
     asked about is returned, not the last minimiser; and it is drawn towards the example by ``refine``
-    bisections (0: as published).
+    passes (0: as published).
 
     Args:
         searches: values of w that each example tries.

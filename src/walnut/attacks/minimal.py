@@ -3,7 +3,7 @@
 Each looks for min ‖x̂ − x‖ such that the network is fooled at x̂. They run on the continuous batch of
 :mod:`walnut.core.rows`; what they add to it is here: examples that are wrong already are answered with
 themselves after one pass, the nearest adversarial point of each row is kept, and at the end it may be
-drawn towards the example for as long as it still fools (``refine`` passes of bisection).
+drawn towards the example for as long as it still fools (``refine`` passes of a search on the line).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from walnut.core.constraints import box, l0, l2, unconstrained
@@ -30,6 +30,9 @@ from walnut.core.types import Adversarial, Criterion, Model, perturbation_norms
 from .approach import Answers, Bounds, rows_like, size, slack
 from .common import Norm, prepare
 
+_FIRST = 0.02  # share of the way that the search at the end gives up at first
+_SIDE = 0.05  # how far it aims to the side that fools, as a share of the step
+
 
 @dataclass
 class Record:
@@ -42,6 +45,7 @@ class Record:
     first: Int[Tensor, " n"]
     forward: Int[Tensor, " n"]
     backward: Int[Tensor, " n"]
+    logits: Float[Tensor, " n k"]  # at the examples
 
     @classmethod
     def asked(
@@ -50,16 +54,19 @@ class Record:
         """Ask about the examples themselves: what fools already is its own nearest point."""
         none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         record = cls(
-            x, x.clone(), none.bool(), none, none - 1, none.clone(), none.clone()
+            x, x.clone(), none.bool(), none, none - 1, none.clone(), none.clone(),
+            x.new_empty(len(x), 0),
         )  # fmt: skip
-        record.check(net, y, torch.arange(len(x), device=x.device), criterion, batch_size)
+        rows = torch.arange(len(x), device=x.device)
+        record.logits = record.check(net, y, rows, criterion, batch_size)
         record.first[record.success] = 0
         return record
 
     def check(
         self, net: Queried, y: Tensor, rows: Tensor, criterion: Criterion, batch_size: int
-    ) -> None:
-        """Recompute success and prediction of some rows by a fresh forward pass."""
+    ) -> Float[Tensor, " m k"]:
+        """Recompute success and prediction of some rows by a fresh forward pass; return its logits."""
+        seen = []
         for part in rows.split(batch_size):
             with torch.no_grad():
                 logits = net(self.x[part])
@@ -74,6 +81,8 @@ class Record:
             self.success[part] = criterion(logits, y[part])
             self.prediction[part] = logits.argmax(1)
             self.forward[part] += 1
+            seen.append(logits.detach())
+        return torch.cat(seen)
 
     def take(self, rows: Tensor, found: Adversarial) -> None:
         """Put the result of a run on some rows in their places and add its passes."""
@@ -100,23 +109,24 @@ class Record:
     def refine(
         self, net: Queried, y: Tensor, norm: Norm, passes: int, attack: MinimalAttack
     ) -> None:
-        """Draw each adversarial point towards its example by bisection, one forward pass at a time.
+        """Draw each adversarial point towards its example, one forward pass at a time.
 
-        x0 + t · (x − x0) with t in (0, 1]; in L0 the share t of the entries that changed most.
+        x0 + t · (x − x0) with t in (0, 1], where the line through the last two margins meets the
+        boundary; in L0 the share t of the entries that changed most, by bisection.
         """
         moved = self.success & (size(self.x - self.x0, norm) > 0)
         for part in moved.nonzero()[:, 0].split(attack.batch_size):
             x0, far = self.x0[part], self.x[part]
-            low = torch.zeros(len(part), dtype=x0.dtype, device=x0.device)
-            high = torch.ones_like(low)
+            before = attack.margin(self.logits[part], y[part])
+            search = Line(before, bisect=norm is l0)
             for _ in range(passes):
-                middle = (low + high) / 2
-                x = between(x0, far, middle, norm)
+                x = between(x0, far, search.share, norm)
                 with torch.no_grad():
                     logits = net(x)
                 self.forward[part] += 1
-                fools = attack.margin(logits, y[part]) > slack(logits)
-                low, high = torch.where(fools, low, middle), torch.where(fools, middle, high)
+                margin = attack.margin(logits, y[part]) - slack(logits)
+                search.tell(margin)
+                fools = margin > 0
                 self.x[part[fools]] = x[fools]
                 self.prediction[part[fools]] = logits.argmax(1)[fools]
 
@@ -126,6 +136,37 @@ class Record:
             self.x, self.success, self.prediction, self.first, self.forward, self.backward,
             perturbation_norms(self.x, self.x0), time.perf_counter() - began, name, seed,
         )  # fmt: skip
+
+
+class Line:
+    """Where on the way from the example (0) to a point that fools (1) the margin passes zero.
+
+    Regula falsi: each share asked is where the line through the last two answers passes zero, a little
+    to the side that fools, and within the bracket. The first is just before the end, because attacks
+    that close in leave little to gain.
+    """
+
+    def __init__(self, before: Float[Tensor, " b"], bisect: bool = False) -> None:
+        self.bisect = bisect
+        self.low = torch.zeros_like(before)
+        self.high = torch.ones_like(before)
+        self.share = self.high / 2 if bisect else self.high - _FIRST
+        self.last = self.low, before
+
+    def tell(self, margin: Float[Tensor, " b"]) -> None:
+        """Take the margin at ``share`` and choose the next."""
+        fools, asked = margin > 0, self.share
+        self.low = torch.where(fools, self.low, asked)
+        self.high = torch.where(fools, asked, self.high)
+        middle, width = (self.low + self.high) / 2, self.high - self.low
+        slope = (margin - self.last[1]) / (asked - self.last[0])
+        way = margin / slope * torch.where(fools, 1 - _SIDE, 1 + _SIDE)
+        aim = torch.where((slope > 0) & way.isfinite(), asked - way, middle)
+        # the slope of far answers is not that of near ones: steps back grow by and by
+        back = self.high - 4 * (1 - self.high).clamp_min(_FIRST)
+        aim = torch.where(fools, torch.maximum(aim, back), aim)
+        aim = torch.minimum(torch.maximum(aim, self.low + 0.1 * width), self.high - 0.1 * width)
+        self.last, self.share = (asked, margin), middle if self.bisect else aim
 
 
 def between(x0: Tensor, far: Tensor, share: Tensor, norm: Norm) -> Tensor:
@@ -151,7 +192,7 @@ class MinimalAttack:
 
     Args:
         targeted: ``y`` are targets to reach.
-        refine: forward passes of bisection towards the example at the end.
+        refine: forward passes that draw the result towards the example at the end.
         bounds: the box inputs live in; None for none.
         mask: bool, shaped like one example (or broadcasting to it): the entries that may change.
     """

@@ -1,4 +1,4 @@
-"""The nearest point of a half-space inside a box, for each norm."""
+"""The nearest point of a half-space inside a box, for each norm, and the point of a ray of a given length."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .common import Norm
 
 _ROUNDS = 20  # three or four are the rule
 _LONGEST = 1e30
+_FARTHEST = 1e6
 
 
 def nearest(
@@ -38,6 +39,33 @@ def nearest(
     if norm is linf:
         return _level(w, gap[..., None], room, (w > 0).to(w))
     return _filled(w, gap[..., None], room, w * room if norm is l0 else w)
+
+
+def stretched(
+    delta: Float[Tensor, " b d"], radius: Float[Tensor, " b"], room: Float[Tensor, " b d"]
+) -> Float[Tensor, " b d"]:
+    """Return sign(δ_i) · min(t |δ_i|, room_i) with t such that its L2 norm is ``radius`` (or the corner).
+
+    What the box clips off one entry the others make up for.
+
+    >>> import torch
+    >>> delta, room = torch.tensor([[3.0, 4.0]]), torch.tensor([[9.0, 0.8]])
+    >>> stretched(delta, torch.tensor([1.0]), room)  # (0.6, 0.8) would do without the box
+    tensor([[0.6000, 0.8000]])
+    """
+    rate = delta.abs() * (room > 0)
+    rate = rate / rate.amax(1, keepdim=True).clamp_min(torch.finfo(rate.dtype).tiny)
+    t, whole = torch.zeros_like(radius[:, None]), radius[:, None].clamp_max(_FARTHEST).square()
+    for _ in range(_ROUNDS):
+        full = t * rate >= room
+        left = whole - torch.where(full, room.square(), 0.0).sum(1, keepdim=True)
+        free = torch.where(full, 0.0, rate.square()).sum(1, keepdim=True)
+        new = torch.where(free > 0, (left.clamp_min(0) / free).sqrt(), t)
+        rising = new > t * (1 + 1e-6)
+        if not bool(rising.any()):
+            break
+        t = torch.where(rising, new, t)
+    return torch.minimum(t * rate, room) * delta.sign()
 
 
 def _level(w: Tensor, gap: Tensor, room: Tensor, rate: Tensor) -> Tensor:

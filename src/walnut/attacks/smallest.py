@@ -146,7 +146,7 @@ def smallest(
         searches: halvings; the radius is known to a factor of (upper / lower)^(1 / 2^searches).
         first: attack that gives the first bounds, such as ``deepfool(norm=linf)``.
         targeted: ``attack`` is targeted and ``y`` are targets.
-        refine: forward passes of bisection towards the example at the end.
+        refine: forward passes that draw the result towards the example at the end.
 
     >>> from walnut.attacks import fgsm
     >>> import torch
