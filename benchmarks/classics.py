@@ -38,6 +38,7 @@ from walnut.recipes.record import Cells
 Json = dict[str, Any]
 PAGE = Path(__file__).parent.parent / "docs" / "classics.md"
 HEAD = "| figure | experiment | source | published | ours | noise | ratio | why they differ |"
+TIMES = ("cpu seconds", "trainings")
 FIGURE = re.compile(r"\{([^}]+)\}")
 EXPERIMENTS: dict[str, Callable[[], Json]] = {
     "szegedy": linear.szegedy,
@@ -126,7 +127,9 @@ def gathered(found: dict[str, Json]) -> Json:
         "missing": [row.id for row in ROWS if row.ours not in figures],
         "cpu seconds": {name: told["cpu seconds"] for name, told in found.items()},
         "trainings": {
-            k: v for told in found.values() for k, v in told.get("trainings", {}).items()
+            name: spent
+            for told in found.values()
+            for name, spent in told.get("trainings", {}).items()
         },
         "figures": figures,
     }
@@ -157,7 +160,7 @@ def opening(result: Json) -> list[str]:
     rows, orders = result["rows"], result["orders"]
     close, tight = (sum(near(row, factor) for row in rows) for factor in (1.5, 1.1))
     hold = sum(order["holds"] for order in orders)
-    attacks, trainings = (sum(result[key].values()) for key in ("cpu seconds", "trainings"))
+    attacks, trainings = (sum(result[part].values()) for part in TIMES)
     return [
         "# The published figures, again",
         "",

@@ -63,7 +63,7 @@ def ordering(count: int = 300) -> Figures:
     """
     test, found = loaded("cifar10").test, Figures()
     source = pretrained("resnet20_cifar10", "cifar10")
-    target = registered("vgg-11", "cifar10", epochs=3, width=8)
+    target = registered("vgg-11", "cifar10", epochs=4, width=8)
     x, y = test.x[: 2 * count], test.y[: 2 * count]
     both = (predict(source, x).argmax(1) == y) & (predict(target, x).argmax(1) == y)
     x, y = x[both][:count], y[both][:count]

@@ -26,7 +26,7 @@ class trades:
 
     eps: float
     beta: float
-    steps: int = 5
+    steps: int = 3
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return one value per example."""
@@ -53,14 +53,14 @@ def goal(kind: str, eps: float) -> Any:
     """Return what is descended at one radius: on FGSM, on PGD, or TRADES with its β."""
     if kind.startswith("trades"):
         return trades(eps, float(kind[6:]))
-    return mixed(fgsm(eps, batch_size=4096) if kind == "fgsm" else climbed(eps, 5), 0.0)
+    return mixed(fgsm(eps, batch_size=4096) if kind == "fgsm" else climbed(eps, 3), 0.0)
 
 
 @functools.cache
 def defended(dataset: str, kind: str) -> nn.Module:
     """Return the small network trained at eps .3 against ``kind``, the radius rising before."""
     found = loaded(dataset)
-    count, epochs, batch = (60_000, 5, 100) if kind == "fgsm" else (20_000, 4, 64)
+    count, epochs, batch = (40_000, 5, 64) if kind == "fgsm" else (20_000, 4, 64)
     plain: Any = cross_entropy()
     before = (plain, *(goal(kind, eps) for eps in RISE.get(kind, (0.15,))))
     course = Course(goal(kind, EPS), epochs, before=before, batch_size=batch)

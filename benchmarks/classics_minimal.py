@@ -40,16 +40,16 @@ def sign_step(model: nn.Module, x: Tensor, y: Tensor, share: float = 0.9) -> Adv
     return fgsm(high, bounds=None)(model, x, y)
 
 
-def robustness_of_three(count: int = 100) -> Figures:
+def robustness_of_three(count: int = 60) -> Figures:
     """Table 1 of DeepFool: ρ of DeepFool, of FGSM and of L-BFGS.
 
     Pictures that a network is shown less their mean are shorter, so ρ is larger: the second figure.
     """
     cases = {
-        "lenet": (registered("lenet-5", "mnist"), "mnist", count, 20),
-        "fc": (relu_net(500, 150), "mnist", count, 20),
-        "cifar": (pretrained("resnet20_cifar10", "cifar10"), "cifar10", 40, 5),
-        "cifar-lenet": (registered("lenet-5", "cifar10", epochs=4), "cifar10", count, 20),
+        "lenet": (registered("lenet-5", "mnist"), "mnist", count, 15),
+        "fc": (relu_net(500, 150), "mnist", count, 15),
+        "cifar": (pretrained("resnet20_cifar10", "cifar10"), "cifar10", 40, 4),
+        "cifar-lenet": (registered("lenet-5", "cifar10", epochs=3), "cifar10", count, 15),
     }
     found = Figures()
     for name, (model, data, some, few) in cases.items():

@@ -162,9 +162,7 @@ def fully(name: str, part: str = "all", seed: int = SEED) -> nn.Module:
 def autoencoder() -> nn.Module:
     """Return AE400-10: the first layer learnt without labels and kept, a softmax layer on it."""
     x, y = mnist_part()
-    model = trained(
-        "AE400-10 features", fresh(Autoencoder), x, y, Course(sparse(), 12, batch_size=100)
-    )
+    model = trained("AE400-10 features", fresh(Autoencoder), x, y, Course(sparse(), 12))
     for layer in (model.encoder, model.decoder):
         layer.requires_grad_(False)
     return trained("AE400-10", model, x, y, Course(decayed((1e-6,)), 20, lr=1e-2))

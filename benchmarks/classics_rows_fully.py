@@ -7,7 +7,7 @@ from classics_row import Order, Row
 S1, S2, S4 = (f"Szegedy 2014, Table {n}" for n in (1, 2, 4))
 SCALED = "our scaling of the penalty (λ‖W‖²/k in the loss) is a reading of one sentence"
 ADAM = "25 epochs of Adam in place of L-BFGS to the end; no training error there"
-SPARSE = "sparseness and its weight are not published"
+SPARSE = "sparseness and its weight are not published; those of the tutorial of the time here"
 
 
 def szegedy() -> tuple[Row, ...]:
@@ -24,7 +24,7 @@ def szegedy() -> tuple[Row, ...]:
                 f"szegedy: test error {name}", why),
             Row(f"distortion, {name}", "least √(Σ(x̂ − x)²/n) to a drawn label, box L-BFGS", S1, least, "",
                 f"szegedy: distortion {name}",
-                f"64 training examples; to the nearest class {{szegedy: distortion {name}, nearest}}"),
+                f"40 training examples; to the nearest class {{szegedy: distortion {name}, nearest}}"),
         ]  # fmt: skip
     noise = (("0.1", "FC10(1e-4)", 5.0), ("0.1", "FC100-100-10", 0.0), ("0.1", "AE400-10", 0.8),
              ("0.3", "FC10(1e-4)", 15.6), ("0.3", "FC100-100-10", 5.0), ("0.3", "AE400-10", 3.1))  # fmt: skip
@@ -49,7 +49,7 @@ def carried() -> tuple[Row, ...]:
         rows.append(
             Row(f"transfer, {made} → {shown}", "error on the examples made on another network", S2,
                 wrong, "%", f"szegedy: {made} -> {shown}",
-                f"64 examples, {{szegedy: clean {shown}}} % of them wrong without it; "
+                f"40 examples, {{szegedy: clean {shown}}} % of them wrong without it; "
                 f"to the nearest class {{szegedy: {made} -> {shown}, nearest}} %",
                 f"szegedy: gaussian 0.1 {shown}")
         )  # fmt: skip
@@ -64,7 +64,7 @@ def carried() -> tuple[Row, ...]:
         rows.append(
             Row(f"halves, {key.replace('->', '→')}", f"transfer: {what}", S4, wrong, "%",
                 f"halves: {key}",
-                f"64 test examples to a drawn label; to the nearest class {{halves: {key}, nearest}} %",
+                f"48 test examples to a drawn label; to the nearest class {{halves: {key}, nearest}} %",
                 f"halves: gaussian .1 {target}")
         )  # fmt: skip
     return tuple(rows)
@@ -89,10 +89,11 @@ GOODFELLOW = (
     Row("FGSM, CIFAR-10: confidence", "where it is wrong", G4, 96.6, "%", "goodfellow: cifar confidence",
         "another network, and a longer step in its own units", "goodfellow: cifar confidence noise"),
     Row("FGSM, RBF: error", "MNIST, eps .25", G7, 55.4, "%", "goodfellow: rbf error",
-        "one Gaussian unit a class; its matrix has a rank of 16 and a diagonal here",
+        "one Gaussian unit a class, as there; its matrix is a diagonal and a rank of 16 here, not told there",
         "goodfellow: rbf error noise"),
     Row("FGSM, RBF: confidence", "where it is wrong", G7, 1.2, "%", "goodfellow: rbf confidence",
-        "the unit's own probability, as there", "goodfellow: rbf confidence noise"),
+        "the unit's own probability, as there; on clean digits it is near theirs",
+        "goodfellow: rbf confidence noise"),
     Row("RBF: confidence on clean digits", "mean over test examples", G7, 60.6, "%",
         "goodfellow: rbf clean confidence", "{goodfellow: rbf clean} % of them wrong"),
     Row("FGSM-AT: error", "maxout trained on ½ J(x) + ½ J(FGSM)", G6, 17.9, "%",

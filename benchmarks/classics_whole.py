@@ -30,7 +30,7 @@ from walnut.evaluate.universal import fooling_rate, learning_curve
 def nguyen() -> Figures:
     """Pictures of nothing that a LeNet is sure of: by gradient, evolved pixels, evolved CPPNs."""
     model, found = registered("lenet-5", "mnist"), Figures()
-    other = registered("lenet-5", "mnist", 1, count=20_000)
+    other = registered("small-cnn", "mnist")
     ways = {
         "gradient": fooling(),
         "direct": evolve(direct(), generations=200),
@@ -103,7 +103,7 @@ def moosavi() -> Figures:
     other = registered("small-cnn", "fashion_mnist")
     cifar = pretrained("resnet20_cifar10", "cifar10")
     cases: dict[str, tuple[nn.Module, str, Any, tuple[int, ...]]] = {
-        "fashion 0.1": (fashion, "fashion_mnist", universal(0.1), (300,)),
+        "fashion 0.1": (fashion, "fashion_mnist", universal(0.1), (100,)),
         "fashion 0.2": (fashion, "fashion_mnist", universal(0.2), (20, 100, 300)),
         "cifar sgd": (cifar, "cifar10", universal_sgd(10 / 255, epochs=8), (50, 250, 1000)),
     }
