@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
-import itertools
+import hashlib
+import json
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from classics_models import Autoencoder, GaussianUnits, Maxout, bernoulli, perceptron, sparse
 from walnut import data, nets
-from walnut.attacks import fgsm, pgd
+from walnut.attacks import fgsm
+from walnut.core.files import write_json
 from walnut.core.objectives import cross_entropy
 from walnut.core.types import Attack
 from walnut.data import Dataset
-from walnut.nets.rbf import centred
-from walnut.training import Batches, constant, fit, optimizers
+from walnut.evaluate import correct
+from walnut.training import Batches, constant, cosine, fit, optimizers
+from walnut.training.augment import flip
 
 FOLDER = Path("runs/bench-classics")
 SEED = 0
+SPENT = {"trainings": 0.0}
+"""Processor seconds of trainings in this process, which an experiment's own time leaves out."""
 
 
 @functools.cache
@@ -40,7 +47,11 @@ class decayed:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return one value per example."""
-        layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
+        layers = [
+            m
+            for m in model.modules()
+            if isinstance(m, nn.Linear) and all(p.requires_grad for p in m.parameters())
+        ]
         terms = zip(self.weights, layers, strict=True)
         penalty = sum(w * m.weight.square().sum() / m.out_features for w, m in terms)
         return cross_entropy()(model, x, y) + penalty
@@ -64,55 +75,65 @@ class mixed:
         return self.share * cross_entropy()(model, x, y) + (1 - self.share) * hard
 
 
-class Maxout(nn.Module):
-    """Two layers of max over ``pieces`` linear maps, dropout before each, then softmax.
+@dataclass(frozen=True)
+class Course:
+    """How a network is trained: an epoch of each of ``before`` at one rate, then ``epochs`` of the goal."""
 
-    Goodfellow et al. 2013 ("Maxout networks").
+    goal: Any
+    epochs: int
+    lr: float = 2e-3
+    batch_size: int = 128
+    before: tuple[Any, ...] = ()
+    augment: Any = None
+    seed: int = SEED
+
+
+def trained(name: str, model: nn.Module, x: Tensor, y: Tensor, course: Course) -> nn.Module:
+    """Return the network after a course, trained now unless it is kept; its time is kept beside it.
+
+    Convolutions run on channels last, which halves their time here.
     """
-
-    def __init__(self, units: int = 120, pieces: int = 4, features: int = 784) -> None:
-        super().__init__()
-        self.pieces = pieces
-        self.first = nn.Linear(features, units * pieces)
-        self.second = nn.Linear(units, units * pieces)
-        self.last = nn.Linear(units, 10)
-        self.drops = nn.ModuleList(nn.Dropout(p) for p in (0.2, 0.5, 0.5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (b, 10) of x (b, ...)."""
-        x = x.flatten(1)
-        for drop, layer in zip(self.drops, (self.first, self.second), strict=False):
-            x = layer(drop(x)).unflatten(1, (-1, self.pieces)).amax(2)
-        return self.last(self.drops[2](x))
-
-
-def perceptron(*sizes: int, between: Callable[[], nn.Module] = nn.Sigmoid) -> nn.Module:
-    """Return a fully connected network: ``perceptron(784, 100, 100, 10)`` is FC100-100-10."""
-    parts: list[nn.Module] = [nn.Flatten()]
-    for at, (low, high) in enumerate(itertools.pairwise(sizes)):
-        parts += [between()] if at else []
-        parts += [nn.Linear(low, high)]
-    return nn.Sequential(*parts)
+    model = model.to(memory_format=torch.channels_last)
+    folder, began = FOLDER / "nets", time.process_time()
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(f"{course!r} {tuple(x.shape)} {torch.__version__}".encode()).hexdigest()
+    kept = f"{name}-{digest[:8]}".replace(" ", "-")
+    known = (folder / f"{kept}.json").exists()
+    stages = [(f"before-{at}", 1, goal) for at, goal in enumerate(course.before)]
+    for part, count, goal in (*stages, ("last", course.epochs, course.goal)):
+        fit(
+            model, goal, Batches(x, y, course.batch_size, seed=course.seed, augment=course.augment),
+            epochs=count, seed=course.seed, optimizer=optimizers.adam(course.lr),
+            checkpoint=folder / f"{kept}-{part}.checkpoint",
+            schedule=cosine(warmup=0.1) if part == "last" else constant(),
+        )  # fmt: skip
+    spent = time.process_time() - began
+    SPENT["trainings"] += spent
+    if not known:
+        write_json(folder / f"{kept}.json", {"name": name, "cpu seconds": round(spent, 1)})
+        print(f"trained {kept}: {spent:.1f} processor seconds", flush=True)
+    TRAINED[name] = kept
+    return model.eval()
 
 
-def trained(
-    name: str, build: Callable[[], nn.Module], x: Tensor, y: Tensor, *, objective: Any, epochs: int,
-    lr: float = 2e-3, before: tuple[Any, ...] = (), seed: int = SEED,
-) -> nn.Module:  # fmt: skip
-    """Return the network ``name``, trained now unless it is kept; an epoch of each of ``before`` first."""
+TRAINED: dict[str, str] = {}
+"""The networks that this process has asked for, and the files they are kept in."""
+
+
+def trainings() -> dict[str, float]:
+    """Return the processor seconds of every training that this process has asked for."""
+    told = {}
+    for name, kept in TRAINED.items():
+        path = FOLDER / "nets" / f"{kept}.json"
+        told[name] = json.loads(path.read_text(encoding="utf-8"))["cpu seconds"]
+    return told
+
+
+def fresh(build: Callable[[], nn.Module], seed: int = SEED) -> nn.Module:
+    """Return a network with first weights drawn by a seed."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        model = build()
-    folder = FOLDER / "nets"
-    folder.mkdir(parents=True, exist_ok=True)
-    stages = [(f"before-{at}", 1, goal) for at, goal in enumerate(before)]
-    for part, count, goal in (*stages, ("last", epochs, objective)):
-        fit(
-            model, goal, Batches(x, y, 100, seed=seed), epochs=count, seed=seed,
-            optimizer=optimizers.adam(lr), checkpoint=folder / f"{name}-{part}-{count}.checkpoint",
-            schedule=None if part == "last" else constant(),
-        )  # fmt: skip
-    return model.eval()
+        return build()
 
 
 def mnist_part(part: str = "all") -> tuple[Tensor, Tensor]:
@@ -126,34 +147,53 @@ def mnist_part(part: str = "all") -> tuple[Tensor, Tensor]:
 @functools.cache
 def fully(name: str, part: str = "all", seed: int = SEED) -> nn.Module:
     """Return one of Szegedy's: ``FC10(1)`` is softmax with that weight decay, ``FC100-100-10`` sigmoid."""
+    if name == "AE400-10":
+        return autoencoder()
     x, y = mnist_part(part)
-    kept = f"{name}-{part}-{seed}".replace(" ", "-")
     if name.startswith("FC10("):
-        goal = decayed((float(name[5:-1]),))
-        return trained(kept, lambda: perceptron(784, 10), x, y, objective=goal, epochs=4, seed=seed)
-    sizes = [int(size) for size in name.removeprefix("FC").split("-")]
-    goal = decayed((1e-5, 1e-5, 1e-6))
-    return trained(kept, lambda: perceptron(784, *sizes), x, y, objective=goal, epochs=6, seed=seed)
+        course, sizes = Course(decayed((float(name[5:-1]),)), 8, seed=seed), [10]
+    else:
+        course = Course(decayed((1e-5, 1e-5, 1e-6)), 25, lr=3e-3, seed=seed)
+        sizes = [int(size) for size in name.removeprefix("FC").split("-")]
+    model = fresh(lambda: perceptron(784, *sizes), seed)
+    return trained(f"{name} {part} {seed}", model, x, y, course)
+
+
+def autoencoder() -> nn.Module:
+    """Return AE400-10: the first layer learnt without labels and kept, a softmax layer on it."""
+    x, y = mnist_part()
+    model = trained("AE400-10 features", fresh(Autoencoder), x, y, Course(sparse(), 12))
+    for layer in (model.encoder, model.decoder):
+        layer.requires_grad_(False)
+    return trained("AE400-10", model, x, y, Course(decayed((1e-6,)), 20, lr=1e-2))
 
 
 @functools.cache
 def relu_net(*sizes: int, seed: int = SEED) -> nn.Module:
     """Return a fully connected network with ReLU on MNIST."""
     x, y = mnist_part()
-    name = f"relu-{'-'.join(map(str, sizes))}-{seed}"
-    make = functools.partial(perceptron, 784, *sizes, 10, between=nn.ReLU)
-    return trained(name, make, x, y, objective=cross_entropy(), epochs=2, seed=seed)
+    name = f"ReLU {'-'.join(map(str, (*sizes, 10)))} {seed}"
+    model = fresh(lambda: perceptron(784, *sizes, 10, between=nn.ReLU), seed)
+    return trained(name, model, x, y, Course(cross_entropy(), 6, lr=1e-3, seed=seed))
 
 
 @functools.cache
-def registered(net: str, dataset: str, seed: int = SEED, epochs: int = 3) -> nn.Module:
-    """Return a registered network trained on 20,000 examples."""
+def registered(
+    net: str,
+    dataset: str,
+    seed: int = SEED,
+    epochs: int = 3,
+    count: int | None = None,
+    width: int = 0,
+) -> nn.Module:
+    """Return a registered network trained on ``count`` examples, on all of them unless given."""
     found = loaded(dataset)
-    x, y = found.train.x[:20_000], found.train.y[:20_000]
-    return trained(
-        f"{net}-{dataset}-{seed}", lambda: nets.build(net, shape=found.shape), x, y,
-        objective=cross_entropy(), epochs=epochs, seed=seed,
-    )  # fmt: skip
+    x, y = found.train.x[:count], found.train.y[:count]
+    wide = {"width": width} if width else {}
+    model = fresh(lambda: nets.build(net, shape=found.shape, **wide), seed)
+    augment = flip() if dataset == "cifar10" else None
+    course = Course(cross_entropy(), epochs, augment=augment, seed=seed)
+    return trained(f"{net} {dataset} {seed}", model, x, y, course)
 
 
 @functools.cache
@@ -161,42 +201,16 @@ def maxout(share: float | None = None) -> nn.Module:
     """Return the maxout network; with ``share``, trained on α J(x) + (1 − α) J(FGSM at .25)."""
     x, y = mnist_part()
     goal: Any = cross_entropy() if share is None else mixed(fgsm(0.25, batch_size=1024), share)
-    return trained(f"maxout-{share}", Maxout, x, y, objective=goal, epochs=6, lr=1e-3)
+    name = "maxout" if share is None else "maxout on FGSM"
+    return trained(name, fresh(Maxout), x, y, Course(goal, 15 if share is None else 10))
 
 
 @functools.cache
 def rbf() -> nn.Module:
-    """Return the shallow network of Gaussian units on MNIST."""
+    """Return the shallow network of one Gaussian unit a class on MNIST."""
     x, y = mnist_part()
-    x, y = x[:20_000], y[:20_000]
-    return trained(
-        "rbf", lambda: centred(x, y, classes=10, examples=5000), x, y,
-        objective=cross_entropy(), epochs=4,
-    )  # fmt: skip
-
-
-def pgd_step(eps: float) -> Any:
-    """Return J at the end of seven steps of PGD (Madry et al. 2018, Eq. 2.1)."""
-    attack = pgd(
-        eps, steps=7, step_size=eps / 3, early_stop=False, keep_best=False, batch_size=1024
-    )
-    return mixed(attack, 0.0)
-
-
-@functools.cache
-def defended(dataset: str, attack: str) -> nn.Module:
-    """Return the small network trained at eps .3 against ``fgsm`` or ``pgd``, after an easier start."""
-    found = loaded(dataset)
-    plain, count = cross_entropy(), {"fgsm": 20_000, "pgd": 10_000}[attack]
-    against = {
-        "fgsm": ((plain,), mixed(fgsm(0.3, batch_size=1024), 0.0)),
-        "pgd": ((plain, plain, pgd_step(0.1), pgd_step(0.2)), pgd_step(0.3)),
-    }
-    before, goal = against[attack]
-    return trained(
-        f"{attack}-{dataset}-{count}", lambda: nets.build("small-cnn", shape=found.shape),
-        found.train.x[:count], found.train.y[:count], objective=goal, epochs=5, before=before, lr=1e-3,
-    )  # fmt: skip
+    middle = torch.stack([x[y == label].flatten(1).mean(0) for label in range(10)])
+    return trained("RBF", fresh(lambda: GaussianUnits(middle)), x, y, Course(bernoulli(), 8))
 
 
 NORMALISED: dict[str, dict[str, Any]] = {
@@ -211,13 +225,12 @@ def pretrained(name: str, dataset: str) -> nn.Module:
     """Return one of the networks of the data folder."""
     path = Path(os.environ["WALNUT_DATA"]) / "models" / f"{name}.safetensors"
     net = "resnet-20" if name.startswith("resnet") else "small-cnn"
-    return nets.resolve(net, path, dataset=loaded(dataset), **NORMALISED[name])
+    found = nets.resolve(net, path, dataset=loaded(dataset), **NORMALISED[name])
+    return found.to(memory_format=torch.channels_last)
 
 
 def right(model: nn.Module, x: Tensor, y: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the first ``count`` examples that a network gets right."""
-    from walnut.evaluate import correct
-
     some = min(len(x), math.ceil(2.5 * count))
     rows = correct(model, x[:some], y[:some]).nonzero()[:count, 0]
     return x[rows], y[rows]

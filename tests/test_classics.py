@@ -32,11 +32,18 @@ def test_thirty_figures_each_with_its_source_and_a_reason(result: Any) -> None:
         assert f"| {row['id']} | {row['experiment']} |" in text
 
 
+def test_everything_took_less_than_forty_minutes_of_one_core(result: Any) -> None:
+    spent = sum(sum(result[part].values()) for part in classics.TIMES)
+    assert spent < 40 * 60
+    assert f"In all {spent / 60:.0f} processor minutes" in PAGE.read_text(encoding="utf-8")
+
+
 def test_rows_are_the_figures_that_were_measured(result: Any) -> None:
     kept: dict[str, Any] = {}
     for key, value in result["figures"].items():
         experiment, _, figure = key.partition(": ")
-        told = {"figures": {}, "cpu seconds": result["cpu seconds"][experiment]}
+        seconds, trainings = result["cpu seconds"][experiment], result["trainings"]
+        told = {"figures": {}, "cpu seconds": seconds, "trainings": trainings}
         kept.setdefault(experiment, told)["figures"][figure] = value
     again = json.loads(json.dumps(classics.gathered(kept)))
     assert again == {key: result[key] for key in again}
