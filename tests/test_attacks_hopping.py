@@ -120,7 +120,7 @@ def test_square_goes_on_where_another_attack_ended() -> None:
     """What fell stays as it fell; the others begin at its best points, end no lower, and pay for both."""
     net = small_net()
     x, y = labelled(net, 40)
-    first = basin_hopping(0.06, steps=1, hops=1)
+    first = pgd(0.06, steps=2)
     before, after = (a(net, x, y) for a in (first, square(0.06, queries=60, first=first)))
     fell = before.success
     assert 0 < int(fell.sum()) < 40
