@@ -51,7 +51,9 @@ class _Scouting:
     def start(self, x0: Tensor, restart: Tensor, draws: Draws) -> _State:
         """Return the example itself: scouting is what tells restarts apart."""
         turn, none = restart + self.attack.first, torch.full_like(restart, -1)
-        return _State(x0, torch.zeros_like(restart), turn, draws.bits(1)[:, 0], none)
+        scouts = self.attack.scout > 0 and bool((turn > 0).any())
+        keys = draws.bits(1)[:, 0] if scouts else none
+        return _State(x0, torch.zeros_like(restart), turn, keys, none)
 
     def point(self, state: Any) -> Tensor:
         """Return the input."""

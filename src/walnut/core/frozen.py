@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 
-def _rng_states() -> dict[str, Any]:
+def random_states() -> dict[str, Any]:
+    """Return the global random states of torch, numpy and Python."""
     states: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     if "numpy" in sys.modules:
         states["numpy"] = sys.modules["numpy"].random.get_state()
@@ -22,7 +23,8 @@ def _rng_states() -> dict[str, Any]:
     return states
 
 
-def _restore_rng(states: dict[str, Any]) -> None:
+def restore_random(states: dict[str, Any]) -> None:
+    """Put what :func:`random_states` gave back."""
     random.setstate(states["python"])
     torch.set_rng_state(states["torch"])
     if "numpy" in states:
@@ -40,7 +42,7 @@ def frozen(model: Any) -> Iterator[None]:
     and Python. ``.grad`` is never written. A plain callable only has its random states kept. The mode
     is set as an attribute: exported networks refuse ``eval()``, and frozen TorchScript has no mode.
     """
-    states = _rng_states()
+    states = random_states()
     module = model if isinstance(model, nn.Module) else nn.Identity()
     modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
     wanted = [(p, p.requires_grad) for p in module.parameters() if not p.is_inference()]
@@ -61,4 +63,4 @@ def frozen(model: Any) -> Iterator[None]:
             for b, value in buffers:
                 if not torch.equal(b, value):
                     b.copy_(value)
-        _restore_rng(states)
+        restore_random(states)

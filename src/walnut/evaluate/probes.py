@@ -5,6 +5,7 @@ They cost some passes on at most a few dozen examples, and nothing where nothing
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -147,6 +148,7 @@ def _corrupt(cascade: Cascade, made: Probes, rows: Int[Tensor, " m"]) -> None:
         made.forward += cascade.cost * len(rows)
 
 
+@functools.cache  # it asks about the build, not about a network
 def sound() -> bool:
     """Say whether the first stages break exactly what can be broken on a network where that is known.
 
