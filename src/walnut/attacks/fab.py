@@ -50,7 +50,7 @@ class fab(MinimalAttack):
     >>> _ = net.weight.data.copy_(torch.eye(2))
     >>> found = fab(norm=l2, steps=10)(net, torch.tensor([[0.7, 0.5]]), torch.tensor([0]))
     >>> round(float(found.norms["l2"]), 3)  # the boundary is 0.2 / √2 away
-    0.142
+    0.141
     """
 
     norm: Norm = linf  # type: ignore[misc]

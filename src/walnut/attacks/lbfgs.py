@@ -44,7 +44,7 @@ class lbfgs(MinimalAttack):
     >>> _ = net.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     >>> found = lbfgs(targeted=True)(net, torch.tensor([[0.7, 0.5]]), torch.tensor([1]))
     >>> round(float(found.norms["l2"]), 3)  # the boundary is 0.2 / √2 away
-    0.142
+    0.141
     """
 
     searches: int = 9

@@ -160,7 +160,7 @@ def randomness(model: Model, x: Float[Tensor, " b *d"]) -> Finding:
 
 
 @torch.no_grad()
-def batch_size(model: Model, x: Float[Tensor, " b *d"], *, rows: int = 16) -> Finding:
+def batch_size(model: Model, x: Float[Tensor, " b *d"], *, rows: int = 8) -> Finding:
     """Say whether an example's answer depends on the others in its batch."""
     x = x[:rows]
     together = model(x).double()
