@@ -134,7 +134,7 @@ def basin_hopping(
     objective: Objective = margin(),
     peak: float = 1.0,
     reach: float | None = None,
-    share: float = 0.3,
+    share: float | None = None,
     first: Attack | None = None,
     bounds: Bounds = (0.0, 1.0),
     mask: Tensor | None = None,
@@ -160,9 +160,11 @@ def basin_hopping(
         restarts: runs per example, the later ones only where the earlier failed.
         objective: what to climb.
         peak: the largest step, in eps.
-        reach: of a hop, in eps; 2 in L∞, where the entries that move go to the ends of the ball, else 1.
-        share: of the entries that a hop moves. In L∞ a hop that moves them all is the worse one: what made
-            the best point good is gone.
+        reach: of a hop, in eps; 2 in L∞, where the entries that move go to the ends of the ball, 1.5 in L2
+            and 1 in L1.
+        share: of the entries that a hop moves, 0.3 in L∞ and else 0.05. A hop that moves them all is the
+            worse one: what made the best point good is gone. In L2 few entries that move far broke twice
+            as many as a third of them.
         first: an attack with the same goal to run before. Where it failed, or went farther than ``eps``,
             the first hop is taken from its best point, drawn into the ball, and not from the example.
         mask: bool, shaped like one example: the entries that may change; None for all.
@@ -175,7 +177,8 @@ def basin_hopping(
     """
     if norm not in (linf, l2, l1):
         raise WalnutError(f"norm must be one of linf, l2, l1, not {norm!r}")
-    reach = (2.0 if norm is linf else 1.0) if reach is None else reach
+    reach = {linf: 2.0, l2: 1.5, l1: 1.0}[norm] if reach is None else reach
+    share = (0.3 if norm is linf else 0.05) if share is None else share
     return BasinHopping(
         eps, ball(norm, eps, bounds, mask), steepest(norm, mask), steps, hops, restarts, objective, peak,
         reach, share, first, seed, batch_size,

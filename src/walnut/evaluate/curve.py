@@ -86,11 +86,11 @@ def _search(beyond: bool) -> Callable[[Setting], Attack]:
     def make(s: Setting) -> Attack:
         radii = tuple(r for r in grid(s.eps) if (r > s.eps if beyond else r < s.eps))
         first = bracket(
-            norm=s.norm, steps=30, first=_BEYOND * s.eps if beyond and s.eps else None, refine=4,
+            norm=s.norm, steps=16, first=_BEYOND * s.eps if beyond and s.eps else None, refine=4,
             bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
         return Descent(
-            first=first, attack=lambda r: climb(14, 2, scout=5)(replace(s, eps=r)), radii=radii,
+            first=first, attack=lambda r: climb(10)(replace(s, eps=r)), radii=radii,
             norm=s.norm, bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
 
@@ -140,7 +140,7 @@ def checked(cascade: Cascade) -> Check | None:
     radius, rows = max(zip(beside, doubted, strict=True), key=lambda at: len(at[1]))
     count = min(ROWS, len(rows))
     some = rows[torch.arange(count, device=rows.device) * len(rows) // count]
-    longer = climb(40, 3, scout=7, first=1, seed=6)
+    longer = climb(30, 2, scout=6, first=1, seed=6)
     cascade.stage(
         Stage("nearest, checked", lambda s: longer(replace(s, eps=inside(radius))), "minimal"), some,
         f"the curve at {radius:.4g}",

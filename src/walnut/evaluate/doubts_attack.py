@@ -202,14 +202,14 @@ def step_size(e: Evidence) -> Finding:
 
 def restarts(e: Evidence) -> Finding:
     """Row 13: how much other starting points found."""
-    stage = next((s for s in e.stages if s.name == "diversified"), None)
-    if stage is None:
+    stages = [s for s in e.stages if s.name in ("diversified", "more diversified")]
+    if not stages:
         return good("random starts", "nothing stood to be started again")
     return good(
         "random starts",
-        f"{stage.broke} of {stage.entered} fell to other starting points only",
-        examples=stage.examples,
-        attacks=(stage.name,),
+        f"{sum(s.broke for s in stages)} of {stages[0].entered} fell to other starting points only",
+        examples=tuple(sorted(r for s in stages for r in s.examples)),
+        attacks=tuple(s.name for s in stages),
     )
 
 

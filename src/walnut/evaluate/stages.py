@@ -188,7 +188,9 @@ def canary(passes: float, queries: int, most: int) -> Rows:
 _FIRST = (
     Stage("single step", climb(1), when=gradients),
     Stage("margin", climb(10), when=gradients),
-    Stage("cross-entropy", climb(6, objective=cross_entropy()), when=gradients),
+    Stage(
+        "cross-entropy", climb(6, objective=cross_entropy()), rows=share(0.4, 24), when=gradients
+    ),
 )
 _LAST = (
     Stage("half steps", climb(10, peak=1.0), rows=sampled(24), when=gradients),
@@ -205,28 +207,35 @@ _LAST = (
 STANDARD = (
     *_FIRST,
     Stage(
-        "targeted", climb(10, 5, scout=4, targets=5, first=1, seed=2), rows=share(0.2, 24),
+        "targeted", climb(10, 3, scout=4, targets=3, first=1, seed=2), rows=share(0.25, 24),
         when=gradients,
     ),
     Stage(
-        "diversified", climb(20, 4, scout=4, first=1, seed=1), rows=share(0.25, 24), when=gradients
+        "diversified", climb(20, 2, scout=4, first=1, seed=1), rows=share(0.25, 24), when=gradients
     ),
-    Stage("hops", hops(16, 16, seed=7), rows=share(0.05, 12), when=gradients),
-    Stage("wider hops", hops(16, 16, seed=4), rows=share(0.12, 12), when=still_breaking(1, 1)),
-    Stage("longer hops", hops(24, 20, seed=5), rows=share(0.05, 8), when=still_breaking(2, 2)),
     Stage(
-        "small squares", small_squares(400, seed=9), rows=share(0.05, 8), when=still_breaking(2, 1)
+        "more diversified", climb(20, 4, scout=4, first=3, seed=1), rows=share(0.1, 24),
+        when=gradients,
+    ),
+    Stage("hops", hops(8, 16, seed=7), rows=share(0.05, 12), when=gradients),
+    Stage("wider hops", hops(4, 16, seed=4), rows=share(0.15, 12), when=still_breaking(1, 1)),
+    Stage("longer hops", hops(12, 16, seed=5), rows=share(0.05, 8), when=still_breaking(2, 1)),
+    Stage("last hops", hops(24, 16, seed=6), rows=share(0.025, 8), when=still_breaking(2, 1)),
+    Stage(
+        "small squares", small_squares(400, seed=9), rows=share(0.025, 8), when=still_breaking(2, 1)
     ),
     *_LAST,
 )  # fmt: skip
-"""The default: 60 to 120 passes an example where most stand, a handful where most fall.
+"""The default: NUMBERS passes an example where most stand, a handful where most fall.
 
 Breadth before length: what falls after the first ten steps falls mostly within twenty steps of a start that
 leads elsewhere (another class, another direction). What came within a hair falls to hops from the best
 point that any stage has reached, which break more for their passes than as many new starts wherever a
 network's gradients jump, and next to nothing where it is smooth: so a few rows have them first, and the
-rest follows only while something still breaks. Each stage has a share of what stands, so that the cost of
-a verdict goes with what stands, as that of the protocol that it stands in for does.
+rest follows only while something still breaks. Runs get longer as the rows get fewer (successive halving,
+Karnin et al. 2013): a short run of many tells who is worth a long one, which broke as much as long runs of
+them all at half of the passes. Each stage has a share of what stands, so that the cost of a verdict goes with
+what stands, as that of the protocol that it stands in for does.
 
 Stages and shares were chosen on the networks named ``tune-`` in benchmarks/defended.py, on test examples
 from 2000 on. Earlier versions were also tried on the MNIST networks of benchmarks/strength.py; what they
