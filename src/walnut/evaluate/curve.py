@@ -90,7 +90,7 @@ def _search(beyond: bool) -> Callable[[Setting], Attack]:
             bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
         return Descent(
-            first=first, attack=lambda r: climb(10)(replace(s, eps=r)), radii=radii,
+            first=first, attack=lambda r: climb(8, 2, targets=2, first=1)(replace(s, eps=r)), radii=radii,
             norm=s.norm, bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
 
