@@ -56,6 +56,7 @@ RECIPES = {
     "tune-mnist-wide": Recipe(
         "small-cnn-wide", "mnist", linf, 0.3, True, seed=6, examples=40_000, epochs=6, plain=2
     ),
+    "tune-mnist-l2": Recipe("small-cnn", "mnist", l2, 2.0, True, seed=7, examples=12_000, epochs=3),
     "fashion-plain": Recipe("lenet-5", "fashion_mnist", linf, 0.1, False),
     "fashion-linf": Recipe("small-cnn-wide", "fashion_mnist", linf, 0.1, True),
     "mnist-l2": Recipe("small-cnn-wide", "mnist", l2, 2.0, True),

@@ -86,8 +86,8 @@ def _search(beyond: bool) -> Callable[[Setting], Attack]:
     def make(s: Setting) -> Attack:
         radii = tuple(r for r in grid(s.eps) if (r > s.eps if beyond else r < s.eps))
         first = bracket(
-            norm=s.norm, steps=16, first=_BEYOND * s.eps if beyond and s.eps else None, refine=4,
-            bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
+            norm=s.norm, steps=16, refine=4, bounds=s.bounds, seed=s.seed,
+            first=_BEYOND * s.eps if beyond and s.eps else None, batch_size=s.batch_size,
         )  # fmt: skip
         return Descent(
             first=first, attack=lambda r: climb(8, 2, targets=2, first=1)(replace(s, eps=r)), radii=radii,

@@ -226,7 +226,7 @@ STANDARD = (
     ),
     *_LAST,
 )  # fmt: skip
-"""The default: NUMBERS passes an example where most stand, a handful where most fall.
+"""The default: 60 to 140 passes an example where most stand, a handful where most fall.
 
 Breadth before length: what falls after the first ten steps falls mostly within twenty steps of a start that
 leads elsewhere (another class, another direction). What came within a hair falls to hops from the best
@@ -239,7 +239,7 @@ what stands, as that of the protocol that it stands in for does.
 
 Stages and shares were chosen on the networks named ``tune-`` in benchmarks/defended.py, on test examples
 from 2000 on. Earlier versions were also tried on the MNIST networks of benchmarks/strength.py; what they
-left there is why tuning networks like those were trained.
+left there is why tuning networks like those were trained, the one under L2 among them.
 """
 
 SPARSE = (
