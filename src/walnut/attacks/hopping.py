@@ -163,8 +163,7 @@ def basin_hopping(
         reach: of a hop, in eps; 2 in L∞, where the entries that move go to the ends of the ball, 1.5 in L2
             and 1 in L1.
         share: of the entries that a hop moves, 0.3 in L∞ and else 0.05. A hop that moves them all is the
-            worse one: what made the best point good is gone. In L2 few entries that move far broke twice
-            as many as a third of them.
+            worse one: what made the best point good is gone.
         first: an attack with the same goal to run before. Where it failed, or went farther than ``eps``,
             the first hop is taken from its best point, drawn into the ball, and not from the example.
         mask: bool, shaped like one example: the entries that may change; None for all.

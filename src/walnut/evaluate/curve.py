@@ -89,9 +89,10 @@ def _search(beyond: bool) -> Callable[[Setting], Attack]:
             norm=s.norm, steps=16, refine=4, bounds=s.bounds, seed=s.seed,
             first=_BEYOND * s.eps if beyond and s.eps else None, batch_size=s.batch_size,
         )  # fmt: skip
+        short = climb(8, 2, scout=2, targets=2, first=1)
         return Descent(
-            first=first, attack=lambda r: climb(8, 2, targets=2, first=1)(replace(s, eps=r)), radii=radii,
-            norm=s.norm, bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
+            first=first, attack=lambda r: short(replace(s, eps=r)), radii=radii, norm=s.norm,
+            bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
 
     return make

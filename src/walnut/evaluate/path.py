@@ -85,10 +85,9 @@ def gradient_path(model: Any, x: Float[Tensor, " n *d"]) -> GradientPath:
 
     with v the margin between the two largest logits, u random signs times lengths in [1/2, 3/2], h = 1/255
     and 8/255 of the inputs' range; the step that agrees better counts, and the longer is not asked where the
-    shorter agrees at 0.95. (Were all entries of u of one length,
-    a ripple finer than the steps, sin(10⁴ x), would seem to be what its slope says it is.) Each pass starts
-    from the same random numbers, so that a randomised network is compared with itself. Examples are first
-    moved inside the range by the longest step.
+    shorter agrees at 0.95. (Were all entries of u of one length, a ripple finer than the steps, sin(10⁴ x),
+    would seem to be what its slope says it is.) Each pass starts from the same random numbers, so that a
+    randomised network is compared with itself. Examples are first moved inside the range by the longest step.
 
     Args:
         model: any form that :func:`walnut.evaluate.adapt.adapt` takes; nothing of it changes.
@@ -114,10 +113,11 @@ def gradient_path(model: Any, x: Float[Tensor, " n *d"]) -> GradientPath:
             pair = logits.topk(2).indices
         asked.forget()
         grad = _gradient(asked, x, pair)
+        useful = _useful(logits, grad)
         with torch.no_grad():
-            rises = _rises(asked, x, pair, grad, width, _useful(logits, grad))
+            rises = _rises(asked, x, pair, grad, width, useful)
         n = len(x)
-        return _judge(logits, grad, *rises, n, asked.forward // n, asked.backward // n)
+        return _judge(grad, useful, *rises, n, asked.forward // n, asked.backward // n)
 
 
 def _repeatable(model: Model) -> Callable[[Tensor], Tensor]:
@@ -197,11 +197,11 @@ def _agreement(p: Tensor, q: Tensor) -> float:
 
 
 def _judge(
-    logits: Tensor, grad: Tensor | None, agreement: float, slope: float, *counts: int
+    grad: Tensor | None, useful: Tensor, agreement: float, slope: float, *counts: int
 ) -> GradientPath:
     if grad is None:
         return GradientPath("none", 0.0, math.nan, slope, *counts)
-    share = float(_useful(logits, grad).double().mean())
+    share = float(useful.double().mean())
     kind: Kind = "direct"
     if float(grad.detach().flatten(1).isfinite().all(1).double().mean()) <= 0.5:
         kind = "wrong"

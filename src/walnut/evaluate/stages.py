@@ -230,12 +230,11 @@ STANDARD = (
 
 Breadth before length: what falls after the first ten steps falls mostly within twenty steps of a start that
 leads elsewhere (another class, another direction). What came within a hair falls to hops from the best
-point that any stage has reached, which break more for their passes than as many new starts wherever a
-network's gradients jump, and next to nothing where it is smooth: so a few rows have them first, and the
-rest follows only while something still breaks. Runs get longer as the rows get fewer (successive halving,
-Karnin et al. 2013): a short run of many tells who is worth a long one, which broke as much as long runs of
-them all at half of the passes. Each stage has a share of what stands, so that the cost of a verdict goes with
-what stands, as that of the protocol that it stands in for does.
+point that any stage has reached, more often than to new starts wherever a network's gradients jump, and
+hardly ever where it is smooth: so a few rows have them first, and the rest follows only while something
+still breaks. Runs get longer as the rows get fewer (successive halving, Karnin et al. 2013): a short run of
+many tells who is worth a long one. Each stage has a share of what stands, so that the cost of a verdict goes
+with what stands, as that of the protocol that it stands in for does.
 
 Stages and shares were chosen on the networks named ``tune-`` in benchmarks/defended.py, on test examples
 from 2000 on. Earlier versions were also tried on the MNIST networks of benchmarks/strength.py; what they
