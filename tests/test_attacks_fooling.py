@@ -102,7 +102,7 @@ def test_the_network_is_as_it_was_also_when_it_raises(name):
             raise RuntimeError("probe")
 
     before = states()
-    with net[0].register_forward_hook(stop), pytest.raises(RuntimeError, match="probe"):
+    with net[0].register_forward_hook(stop), pytest.raises(WalnutError, match="probe"):
         MAKERS[name](net, SHAPE, 5, 0)
     assert same(before, states())
     assert net.training

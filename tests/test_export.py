@@ -110,9 +110,9 @@ def test_integers_keep_the_accuracy_and_their_gap_is_told(trained, files) -> Non
     assert dense > 0.9
     assert deployed >= dense - 0.015
     assert operators(files["int8"])["QuantizeLinear"] >= 3
-    apart = gap(onnx_runtime(files["int8"]), simulated(files["int8"]), x)
-    assert apart.agreement > 0.98
-    assert apart.relative < 0.05
+    measured = gap(onnx_runtime(files["int8"]), simulated(files["int8"]), x)
+    assert measured.agreement > 0.98
+    assert measured.relative < apart()
     again = gap(simulated(files["int8"]), net, x)
     assert 0 < again.relative < 0.2
     assert files["int8"].stat().st_size < files["float"].stat().st_size
@@ -197,6 +197,13 @@ def test_an_old_file_stays_when_writing_fails(trained, tmp_path, monkeypatch) ->
     assert os.listdir(tmp_path) == ["q.onnx"]
 
 
+def apart() -> float:
+    """Return how far 8-bit kernels may be from their simulation: without VNNI their sums saturate."""
+    told = Path("/proc/cpuinfo")
+    flags = told.read_text(encoding="utf-8") if told.exists() else "vnni"
+    return 0.05 if "vnni" in flags or "avx" not in flags else 0.15
+
+
 class Odd(nn.Module):
     """A dead channel, a layer of zeros, and a product that is no layer."""
 
@@ -220,9 +227,9 @@ def test_dead_channels_layers_of_zeros_and_products_of_ones_own(tmp_path) -> Non
     net, x = Odd().eval(), torch.rand(40, 1, 8, 8)
     with pytest.warns(WalnutWarning, match="left in floating point"):
         made = qdq(net, tmp_path / "odd.onnx", x)
-    assert made.gap.relative < 0.05
+    assert made.gap.relative < apart()
     assert made.dense is not None
-    assert made.dense.relative < 0.05
+    assert made.dense.relative < apart()
     assert len(made.left) == 1
     assert "insum" in made.left[0]
 

@@ -190,15 +190,14 @@ class Approach:
         The ways lead to the linearised boundaries, nearest first; there are none after the first step.
         """
         x, made = state[0].detach().requires_grad_(), state[2]
-        values = value(x)
-        logits, ways = self.answers.logits, torch.zeros_like(values.detach()[:, None])[:, :0]
-        away, grad = ways, torch.zeros_like(state[0])
         first = (made == 0) if self.candidates else torch.zeros_like(made, dtype=torch.bool)
         last = (made > 0) & (made >= self.steps - 1)  # the nearest point follows, and no step
+        with torch.set_grad_enabled(not bool(last.all())):
+            values = value(x)
+        logits, ways = self.answers.logits, torch.zeros_like(values.detach()[:, None])[:, :0]
+        away, grad = ways, torch.zeros_like(state[0])
         if bool(first.any()):
             away, ways = self._ways(x, last=bool(first.all()))
-        elif bool(last.all()):
-            self.answers.unused(x)
         if not bool((first | last).all()):
             grad = self.slope(values, x)
         if self.mask is not None:

@@ -15,6 +15,7 @@ from walnut.core.errors import WalnutError
 from . import decompose
 from .lowrank_moments import Moments
 
+_ROUNDED = 1e-6  # share of the energy that is within what float32 weights are rounded by
 _RIDGE = 1e-3  # of the mean variance: how strongly least squares holds to what it starts from
 
 
@@ -34,7 +35,7 @@ class energy:
     def rank(self, spectrum: Float[Tensor, " s"]) -> int:
         """Return the rank for a spectrum of energies σ², the largest first."""
         kept = spectrum.cumsum(0)
-        need = self.share * kept[-1] * (1 - 1e-12)
+        need = self.share * kept[-1] * (1 - _ROUNDED)
         return min(int((kept < need).sum()) + 1, len(spectrum))
 
 
