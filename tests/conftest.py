@@ -6,9 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from walnut.evaluate.stage import Stage
 
 torch.set_num_threads(1)
 
@@ -42,10 +46,14 @@ def _short_queries() -> Iterator[None]:
         "labels only": stages.labels_only(2, 12), "all labels": stages.labels_only(3, 12),
         "small squares": stages.small_squares(40, seed=9),
     }  # fmt: skip
-    plan = tuple(replace(s, make=short.get(s.name, s.make)) for s in stages.STANDARD)
-    assert set(short) <= {s.name for s in plan}
+
+    def shortened(plan: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        return tuple(replace(s, make=short.get(s.name, s.make)) for s in plan)
+
+    assert set(short) <= {s.name for s in stages.STANDARD}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(stages.PLANS, "standard", plan)
+        patch.setitem(stages.PLANS, "standard", shortened(stages.STANDARD))
+        patch.setattr(stages, "SPARSE", shortened(stages.SPARSE))
         yield
 
 

@@ -384,7 +384,7 @@ def test_audit(nets: dict[str, Path], capsys: pytest.CaptureFixture[str], elsewh
 
 def test_demo(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
     threads = torch.get_num_threads()
-    found = run(capsys, "demo", "--examples", "100", "--out", "d")
+    found = run(capsys, "demo", "--examples", "60", "--out", "d")
     assert torch.get_num_threads() == threads
     assert list(found["networks"]) == ["N_A", "N_A'", "N_B", "N_B'"]
     assert all(network["test"] > 0.95 for network in found["networks"].values())

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from networks import labelled, small_net
-from walnut.attacks import GradientAttack, di_fgsm, mi_fgsm, noise, pgd
+from walnut.attacks import GradientAttack, basin_hopping, di_fgsm, mi_fgsm, noise, pgd
 from walnut.core.ascend import ascend
 from walnut.core.constraints import box, intersection, linf
 from walnut.core.objectives import cross_entropy
@@ -72,6 +72,36 @@ def test_restarts_side_by_side_give_the_answers_of_one_after_the_other():
         assert torch.equal(found[size].forward[~alone.success], alone.forward[~alone.success])
         assert int(found[size].forward.sum()) == rows[size]
     assert passes[1000] < passes[72] < passes[24]
+
+
+def test_after_another_attack_all_restarts_go_side_by_side_at_once():
+    net = small_net()
+    x, y = labelled(net, n=24)
+    net, x = net.double(), x.double()
+    first = pgd(0.1, steps=1)
+    sizes = []
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            return net(x)
+
+    found = {}
+    for size in (24, 1000):
+        attack = basin_hopping(
+            0.1, steps=3, hops=1, restarts=4, first=first, seed=1, batch_size=size
+        )
+        found[size] = attack(Counting().eval(), x, y)
+    alone, beside = found[24], found[1000]
+    fell = first(net, x, y).success
+    assert max(sizes) == 4 * int((~fell).sum())
+    late = alone.success & ~fell & (alone.first_success > 4)
+    assert bool(late.any())  # some fell to a later restart
+    assert not bool(alone.success.all())
+    assert (beside.x - alone.x).abs().max() <= 1e-10
+    for field in FIELDS:
+        assert torch.equal(getattr(beside, field), getattr(alone, field))
+    assert torch.equal(beside.forward[~alone.success], alone.forward[~alone.success])
 
 
 def test_passes_are_counted_exactly():

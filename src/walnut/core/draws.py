@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Int
@@ -21,19 +21,18 @@ _GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit intege
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 _WORD = 1 << 64
+_LOW_33, _LOW_34, _LOW_37, _LOW_53 = ((1 << bits) - 1 for bits in (33, 34, 37, 53))
 _CACHED = 1 << 14  # entries hashed at a time: 128 kB, which a core's own cache holds
 
 
-def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64 (torch's is arithmetic)."""
-    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
-
-
 def _mix(z: Tensor) -> Tensor:
-    """Return the splitmix64 finaliser of each entry."""
-    z = (z ^ _shift(z, 30)).mul_(_MIX_1)  # what was given is left as it is; from here on in place
-    z = z.bitwise_xor_(_shift(z, 27)).mul_(_MIX_2)
-    return z.bitwise_xor_(_shift(z, 31))
+    """Return the splitmix64 finaliser of each entry.
+
+    Its right shifts are logical: torch's is arithmetic, so the bits that come in are cleared.
+    """
+    z = (z ^ (z >> 30).bitwise_and_(_LOW_34)).mul_(_MIX_1)  # what was given is left as it is
+    z = z.bitwise_xor_((z >> 27).bitwise_and_(_LOW_37)).mul_(_MIX_2)
+    return z.bitwise_xor_((z >> 31).bitwise_and_(_LOW_33))
 
 
 def _mixed(number: int) -> int:
@@ -91,13 +90,12 @@ class Draws:
 
     def fold(self, number: int | Tensor) -> Draws:
         """Return new, independent streams for a number: a step, a restart (int, or one per row)."""
+        return Draws(partial(self._folded, number))
 
-        def folded() -> Tensor:
-            if isinstance(number, Tensor):
-                return _mix(self.keys ^ _mix((number.to(self.keys) + 1) * _GOLDEN))
-            return _mix(self.keys ^ _mixed((number + 1) * _GOLDEN))
-
-        return Draws(folded)
+    def _folded(self, number: int | Tensor) -> Int[Tensor, " b"]:
+        if isinstance(number, Tensor):
+            return _mix(self.keys ^ _mix((number.to(self.keys) + 1) * _GOLDEN))
+        return _mix(self.keys ^ _mixed((number + 1) * _GOLDEN))
 
     def rows(self, index: Tensor) -> Draws:
         """Return the streams of some of the rows, at the same call."""
@@ -117,7 +115,8 @@ class Draws:
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return numbers in [0, 1) of shape (b, *shape), with 53 random bits before rounding."""
-        return _shift(self.bits(*shape), 11).double().mul_(2.0**-53).to(dtype)
+        top = (self.bits(*shape) >> 11).bitwise_and_(_LOW_53)
+        return top.double().mul_(2.0**-53).to(dtype)
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return standard normal numbers of shape (b, *shape) (Box-Muller)."""

@@ -3,9 +3,10 @@
 This is the one place where an attack's steps are repeated; :mod:`ascend` and :mod:`search` say what a
 step is. The batch stays full: when a row is decided, the next example takes its place, each row at its
 own step and restart. Where there is room for it, the restarts of a row that withstood its first run go on
-side by side, in *lanes*: the answer is that of the first restart that succeeds, as if they had run one
-after the other. What a row draws and does is a function of its own content only, so a verdict does
-not depend on the batch, beyond the rounding of the network itself.
+side by side, in *lanes* (all of them, where it begins at what withstood another attack): the answer is that
+of the first restart that succeeds, as if they had run one after the other. What a row draws and does is a
+function of its own content only, so a verdict does not depend on the batch, beyond the rounding of the
+network itself.
 """
 
 from __future__ import annotations
@@ -110,10 +111,11 @@ class _Work:
 
     def _admit(self) -> None:
         room = self.run.batch_size - (0 if self.batch is None else len(self.batch.index))
-        new = min(room, self.n - self.entered)
+        whole = self.n if self.begin is None else self.n * self.lanes
+        new = min(room, whole - self.entered)
         if new > 0:
             index = torch.arange(self.entered, self.entered + new, device=self.x.device)
-            rows = self._enter(index, torch.zeros_like(index))
+            rows = self._enter(index, index // self.n)
             self.batch = rows if self.batch is None else self.batch.join(rows)
             self.entered += new
 
@@ -234,7 +236,7 @@ class _Work:
         again = (rows.restart + self.lanes < self.won[rows.index % self.n]) & ~done
         self._leave(rows.take((~again).nonzero()[:, 0]))
         first = rows.index[(rows.restart == 0) & ~done]
-        if self.lanes > 1 and len(first):
+        if self.lanes > 1 and len(first) and self.begin is None:
             lane = torch.arange(1, self.lanes, device=first.device).repeat_interleave(len(first))
             batch = batch.join(self._enter(first.repeat(self.lanes - 1) + lane * self.n, lane))
         if bool(again.any()):
