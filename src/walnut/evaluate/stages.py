@@ -189,9 +189,10 @@ _FIRST = (
     Stage("single step", climb(1), when=gradients),
     Stage("margin", climb(10), when=gradients),
     Stage(
-        "cross-entropy", climb(6, objective=cross_entropy()), rows=share(0.4, 24), when=gradients
+        "cross-entropy", climb(6, objective=cross_entropy(), scout=2, first=1, seed=3),
+        rows=share(0.5, 24), when=gradients,
     ),
-)
+)  # fmt: skip
 _LAST = (
     Stage("half steps", climb(10, peak=1.0), rows=sampled(24), when=gradients),
     Stage("double steps", climb(10, peak=4.0), rows=sampled(24), when=gradients),
