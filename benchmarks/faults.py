@@ -18,6 +18,8 @@ ROWS = "tests/test_core_rows.py"
 APGD = "tests/test_attacks_apgd.py"
 QUERY = "tests/test_attacks_query.py"
 MINIMAL = "tests/test_attacks_minimal.py"
+HOPPING = "tests/test_attacks_hopping.py"
+ROBUSTNESS = "tests/test_evaluate_robustness.py"
 ACCURACY = "tests/test_evaluate_accuracy.py"
 LOOP = "tests/test_mutants_loop.py"
 METHODS = "tests/test_mutants_methods.py"
@@ -68,6 +70,11 @@ FAULTS = (
         "again = (rows.restart + self.lanes < self.won[rows.index % self.n])",
         "again = (rows.restart < 0)",
         in_tests(ROWS, "test_restarts_side_by_side_give_the_answers_of_one_after_the_other"),
+    ),
+    Fault(
+        "lanes that are all the first restart", "core/rows.py",
+        "self._enter(index, index // self.n)", "self._enter(index, index // self.n // self.lanes)",
+        in_tests(ROWS, "test_after_another_attack_all_restarts_go_side_by_side_at_once"),
     ),
     Fault(
         "the last lane wins", "core/rows.py",
@@ -304,5 +311,36 @@ FAULTS = (
         "transfer table transposed", "evaluate/transfer.py",
         "accuracy=tuple(rows),", "accuracy=tuple(zip(*rows, strict=True)),",
         in_tests(ACCURACY, "test_the_transfer_table_is_what_its_cells_say"),
+    ),
+    # -- one attack after another, and the verdict
+    Fault(
+        "hops from where the climb ended", "attacks/hopping.py",
+        "self._hop(top, x0, draws)", "self._hop(state.z, x0, draws)",
+        in_tests(HOPPING, "test_a_hop_that_leads_down_is_taken_back"),
+    ),
+    Fault(
+        "a hop moves every entry", "attacks/hopping.py",
+        "(lot < self.attack.share)", "(lot < 1)",
+        in_tests(HOPPING, "test_a_hop_moves_a_share_of_the_entries_to_the_ends_of_the_ball"),
+    ),
+    Fault(
+        "the second attack begins at the example", "attacks/relay.py",
+        "y[rows], begin[rows])", "y[rows], x[rows])",
+        in_tests(HOPPING, "test_hops_are_taken_from_where_another_attack_ended"),
+    ),
+    Fault(
+        "the first attack's passes are forgotten", "attacks/relay.py",
+        "found.forward[rows] + more.forward", "more.forward",
+        in_tests(HOPPING, "test_square_goes_on_where_another_attack_ended"),
+    ),
+    Fault(
+        "a success outside the ball counts", "evaluate/cascade.py",
+        "success = found.success & inside", "success = found.success",
+        in_tests(ROBUSTNESS, "test_exact_on_a_linear_network"),
+    ),
+    Fault(
+        "the lower margin is kept as hope", "evaluate/survey.py",
+        "(hope > self.hope[rows])", "(hope < self.hope[rows])",
+        in_tests(ROBUSTNESS, "test_stages_begin_where_those_before_came_nearest"),
     ),
 )  # fmt: skip

@@ -77,6 +77,16 @@ def test_hops_go_from_the_best_point_and_not_from_the_example() -> None:
     assert float(far.success.double().mean()) > 0.5
 
 
+def test_a_hop_that_leads_down_is_taken_back() -> None:
+    """Ten hops up of sixty, each as often down: most walks from the last point never get there."""
+    net = linear_net(2, 2).double()
+    net.weight.data = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    net.bias.data = torch.tensor([0.0, -0.495], dtype=torch.float64)
+    _, x, y = ridges(200)
+    found = basin_hopping(0.5, steps=1, hops=60, reach=0.1, share=1.0, bounds=None)(net, x, y)
+    assert float(found.success.double().mean()) > 0.95
+
+
 def test_a_hop_moves_a_share_of_the_entries_to_the_ends_of_the_ball() -> None:
     net, x = linear_net(2000, 2), torch.full((3, 2000), 0.5, dtype=torch.float64)
     y = net(x).argmax(1)
