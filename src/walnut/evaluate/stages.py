@@ -225,6 +225,10 @@ STANDARD = (
     Stage(
         "small squares", small_squares(400, seed=9), rows=share(0.025, 8), when=still_breaking(2, 1)
     ),
+    Stage(
+        "every target", climb(20, 9, scout=4, targets=9, first=1, seed=11), rows=share(0.025, 8),
+        when=gradients,
+    ),
     *_LAST,
 )  # fmt: skip
 """The default: 60 to 140 passes an example where most stand, a handful where most fall.
