@@ -226,7 +226,7 @@ STANDARD = (
         "small squares", small_squares(400, seed=9), rows=share(0.025, 8), when=still_breaking(2, 1)
     ),
     Stage(
-        "every target", climb(20, 9, scout=4, targets=9, first=1, seed=11), rows=share(0.025, 8),
+        "every target", climb(20, 9, scout=4, targets=9, first=1, seed=11), rows=share(0.025, 4),
         when=gradients,
     ),
     *_LAST,
