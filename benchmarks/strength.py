@@ -11,10 +11,11 @@ Every network gets, on the same examples, `effort="standard"` and two runs of th
 AutoAttack itself does not install beside this torch. The robust accuracy must be no higher than either's.
 The stages are also compared one by one on two networks. A run that was cut off goes on where it was, and
 does not repeat the protocol, which does not change with the cascade: it is by far the dearest part. Three
-runs of ours, one before torchattacks' and two after, say how much a processor time is worth. The settings
-were chosen on networks that are not here, though earlier versions were looked at on the MNIST networks that
-are (see walnut.evaluate.stages). Networks that are not named keep the rows they had, under "with earlier
-stages" once the cascade has changed.
+runs of ours, from nothing one before torchattacks' and two after, say how much a processor time is worth;
+where the cascade has changed since, all three are later than the protocol's. The settings were chosen on
+networks that are not here, though earlier versions were looked at on the MNIST networks that are (see
+walnut.evaluate.stages). Networks that are not named keep the rows they had, under "with earlier stages" once
+the cascade has changed.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_hops_go_from_the_best_point_and_not_from_the_example() -> None:
 
 def test_a_hop_that_leads_down_is_taken_back() -> None:
     """Ten hops up of sixty, each as often down: most walks from the last point never get there."""
-    net = linear_net(2, 2).double()
+    net = linear_net(2, 2)
     net.weight.data = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
     net.bias.data = torch.tensor([0.0, -0.495], dtype=torch.float64)
     _, x, y = ridges(200)

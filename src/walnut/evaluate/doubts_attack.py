@@ -10,9 +10,7 @@ from .evidence import CLEAR, Evidence, good, only
 from .honesty import Finding
 from .probes import RADII
 
-LEADS = (
-    0.75  # share; noise in the gradient's place has one half, the benchmarks' networks have 0.98
-)
+LEADS = 0.75  # share; noise in the gradient's place has one half
 
 
 def steps_beat_one(e: Evidence) -> Finding:
@@ -215,7 +213,7 @@ def restarts(e: Evidence) -> Finding:
 
 def targeted(e: Evidence) -> Finding:
     """Row 14: targeted and untargeted attacks were both run."""
-    stages = [s for s in e.stages if s.name in ("targeted", "apgd-t", "fab-t")]
+    stages = [s for s in e.stages if s.name in ("targeted", "every target", "apgd-t", "fab-t")]
     if not stages:
         return Finding(
             "targeted and untargeted",

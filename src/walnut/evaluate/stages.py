@@ -231,17 +231,16 @@ STANDARD = (
     ),
     *_LAST,
 )  # fmt: skip
-"""The default: 60 to 140 passes an example where most stand, a handful where most fall.
+"""The default: 65 to 150 passes an example where most stand, a handful where most fall.
 
 Breadth before length: what falls after the first ten steps falls mostly within twenty steps of a start that
 leads elsewhere (another class, another direction). What came within a hair falls to hops from the best
 point that any stage has reached, more often than to new starts wherever a network's gradients jump, and
 hardly ever where it is smooth: so a few rows have them first, and the rest follows only while something
 still breaks. Runs get longer as the rows get fewer (successive halving, Karnin et al. 2013): a short run of
-many tells who is worth a long one. Hops of few rows go in several runs at once, which break as many as one
-run of that length: a pass over ten rows takes nearly as long as one over thirty. Each stage has a share of
-what stands, so that the cost of a verdict goes with what stands, as that of the protocol that it stands in
-for does.
+many tells who is worth a long one. Hops of few rows go in several runs at once and not in one long run: a
+small batch is the dearer for each row. Each stage has a share of what stands, so that the cost of a verdict
+goes with what stands, as that of the protocol that it stands in for does.
 
 Stages and shares were chosen on the networks named ``tune-`` in benchmarks/defended.py, on test examples
 from 2000 on. Earlier versions were also tried on the MNIST networks of benchmarks/strength.py; what they
