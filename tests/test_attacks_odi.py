@@ -18,7 +18,7 @@ from walnut.core.objectives import margin
 ATTACKS = {
     "odi": odi_pgd(0.1, steps=6, restarts=3),
     "odi-l2": odi_pgd(0.5, norm=l2, steps=6, restarts=2),
-    "odi-targets": odi_pgd(0.1, steps=6, restarts=3, targets=9, first=1),
+    "odi-targets": odi_pgd(0.1, steps=6, restarts=3, targets=9, skip=1),
     "odi-one-step": odi_pgd(0.1, steps=1, restarts=1),
     "bracket-linf": bracket(norm=linf, steps=20, leg=6, scout=2),
     "bracket-l2": bracket(norm=l2, steps=20, leg=6, scout=2),
@@ -85,7 +85,7 @@ def test_the_first_run_does_not_scout_and_the_others_do() -> None:
         1e-4, steps=1, step_size=2e-4, random_start=False, early_stop=False, objective=margin()
     )(net, x, y).x
     first = odi_pgd(1e-4, steps=2, scout=1, restarts=1, peak=1.0)(net, x, y).x
-    other = odi_pgd(1e-4, steps=2, scout=1, restarts=1, peak=1.0, first=1)(net, x, y).x
+    other = odi_pgd(1e-4, steps=2, scout=1, restarts=1, peak=1.0, skip=1)(net, x, y).x
     assert not torch.equal(first, other)
     assert torch.isclose(first, plain, atol=1e-7).double().mean() > 0.9
 
@@ -96,7 +96,7 @@ def test_targets_are_driven_to_one_after_the_other() -> None:
     x = torch.rand(60, 10, dtype=torch.float64)
     z = net(x)
     y, second = z.topk(2, dim=1).indices.unbind(1)
-    found = odi_pgd(0.9, steps=20, restarts=1, targets=1, first=1)(net, x, y)
+    found = odi_pgd(0.9, steps=20, restarts=1, targets=1, skip=1)(net, x, y)
     hit = found.success
     assert hit.any()
     assert float((found.prediction == second)[hit].double().mean()) > 0.6

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +15,11 @@ from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
 from walnut.core.objectives import margin, misclassified
 from walnut.core.rows import Run
-from walnut.core.types import Adversarial, Constraint, Direction, Model, Objective
+from walnut.core.types import Adversarial, Attack, Constraint, Direction, Model, Objective
 
 from .approach import Answers, rows_like
 from .common import Norm, ball, prepare, steepest
+from .relay import Search, relay
 
 Bounds = tuple[float, float] | None
 
@@ -50,10 +52,14 @@ class _Scouting:
 
     def start(self, x0: Tensor, restart: Tensor, draws: Draws) -> _State:
         """Return the example itself: scouting is what tells restarts apart."""
-        turn, none = restart + self.attack.first, torch.full_like(restart, -1)
+        turn, none = restart + self.attack.skip, torch.full_like(restart, -1)
         scouts = self.attack.scout > 0 and bool((turn > 0).any())
         keys = draws.bits(1)[:, 0] if scouts else none
         return _State(x0, torch.zeros_like(restart), turn, keys, none)
+
+    def resume(self, state: Any, x: Tensor) -> _State:
+        """Return the state at ``x``."""
+        return _State(*state)._replace(z=x)
 
     def point(self, state: Any) -> Tensor:
         """Return the input."""
@@ -120,24 +126,29 @@ class OdiPgd:
     targets: int
     objective: Objective
     peak: float
-    first: int
+    skip: int
+    first: Attack | None = None
     seed: int = 0
     batch_size: int = field(default=256, repr=False, compare=False)
     drop: bool = field(default=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scout < max(self.steps, 1) or self.first < 0 or self.targets < 0:
-            raise WalnutError("odi_pgd needs 0 <= scout < steps, and targets and first >= 0")
+        if not 0 <= self.scout < max(self.steps, 1) or self.skip < 0 or self.targets < 0:
+            raise WalnutError("odi_pgd needs 0 <= scout < steps, and targets and skip >= 0")
 
     def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Attack every example of ``x`` (n, ...) with true labels ``y`` (n,)."""
         prepare(model, x, self.constraint)
         watch = _Watch(self.objective)
         run = Run(
-            watch, misclassified(), self.steps, self.restarts, False, True, True, self.seed,
-            self.batch_size, self.drop, repr(self),
+            watch, misclassified(), self.steps, self.restarts, self.first is not None, True, True,
+            self.seed, self.batch_size, self.drop, repr(self),
         )  # fmt: skip
-        return run(_Scouting(self, watch), model, x, y)
+        search: Search = partial(run, _Scouting(self, watch))
+        if self.first is None:
+            return search(model, x, y, None)
+        found = relay(self.first, search, self.constraint, model, x, y)
+        return replace(found, attack=repr(self), seed=self.seed)
 
 
 def odi_pgd(
@@ -150,7 +161,8 @@ def odi_pgd(
     targets: int = 0,
     objective: Objective = margin(),
     peak: float = 2.0,
-    first: int = 0,
+    skip: int = 0,
+    first: Attack | None = None,
     bounds: Bounds = (0.0, 1.0),
     mask: Tensor | None = None,
     seed: int = 0,
@@ -174,7 +186,9 @@ def odi_pgd(
         targets: drive run i to the class of rank i mod ``targets`` (z_t − z_y); 0: away from the label.
         objective: what to climb.
         peak: the largest step, in eps.
-        first: number of the first run; 1 leaves the one without scouting out.
+        skip: runs to leave out; 1 leaves out the one without scouting.
+        first: an attack with the same goal to run before. Where it failed, or went farther than ``eps``,
+            the runs begin at its best point, drawn into the ball, and not at the example.
         mask: bool, shaped like one example: the entries that may change; None for all.
 
     >>> import torch
@@ -188,5 +202,5 @@ def odi_pgd(
     scout = (steps - 1) // 3 if scout is None else scout
     return OdiPgd(
         eps, ball(norm, eps, bounds, mask), steepest(norm, mask), steps, restarts, scout, targets, objective,
-        peak, first, seed, batch_size,
+        peak, skip, first, seed, batch_size,
     )  # fmt: skip

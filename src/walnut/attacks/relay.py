@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,9 +39,12 @@ def _joined(found: Adversarial, rows: Tensor, more: Adversarial) -> Adversarial:
         "forward": found.forward[rows] + more.forward,
         "backward": found.backward[rows] + more.backward,
     }  # fmt: skip
-    whole = {name: getattr(found, name).clone() for name in changed}
+    if found.logits is not None and more.logits is not None:
+        changed["logits"] = more.logits
+    whole: dict[str, Any] = {name: getattr(found, name).clone() for name in changed}
     for name, values in changed.items():
         whole[name][rows] = values.to(whole[name])
+    whole.setdefault("logits", more.logits if len(rows) == len(found.x) else None)
     norms = {name: values.clone() for name, values in found.norms.items()}
     for name, values in norms.items():
         values[rows] = more.norms[name]

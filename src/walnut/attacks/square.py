@@ -58,9 +58,9 @@ def _signs(draws: Draws, like: Tensor, *shape: int) -> Tensor:
     return 2.0 * draws.integers(2, *shape).to(like.dtype) - 1.0
 
 
-def _corner(draws: Draws, room: Tensor) -> Tensor:
-    """Return one number in {0, ..., room} per row."""
-    return (draws.uniform(1)[:, 0] * (room + 1)).long().minimum(room)
+def _corners(u: Tensor, room: Tensor) -> Tensor:
+    """Return whole numbers in {0, ..., room} from numbers in [0, 1)."""
+    return (u * (room + 1)).long().minimum(room)
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,16 @@ class squares_linf:
         now, clean = _image(best), _image(x0)
         c, h, w = clean.shape[1:]
         sides = [_sides(p, self.share, h, w, 1) for p in progress.tolist()]
-        tall, wide = torch.tensor(sides, device=x0.device).long().reshape(-1, 2).unbind(1)
-        top, left = _corner(draws, h - tall), _corner(draws, w - wide)
+        size = torch.tensor(sides, device=x0.device).long().reshape(-1, 2)
+        u = draws.uniform(2 + c)  # all that a query draws, at once
+        whole = torch.tensor((h, w), device=x0.device)
+        low = _corners(u[:, :2], whole - size)
+        high = low + size
         i, j = torch.arange(h, device=x0.device), torch.arange(w, device=x0.device)
-        inside = ((i >= top[:, None]) & (i < (top + tall)[:, None]))[:, None, :, None]
-        inside = inside & ((j >= left[:, None]) & (j < (left + wide)[:, None]))[:, None, None, :]
-        window = torch.where(inside, clean + self.eps * _signs(draws, clean, c, 1, 1), now)
+        inside = ((i >= low[:, :1]) & (i < high[:, :1]))[:, None, :, None]
+        inside = inside & ((j >= low[:, 1:]) & (j < high[:, 1:]))[:, None, None, :]
+        shift = torch.where(u[:, 2:] < 0.5, -self.eps, self.eps).to(clean.dtype)
+        window = torch.where(inside, clean + shift[:, :, None, None], now)
         still = (best == x0).flatten(1).all(1).nonzero()[:, 0]
         if len(still):
             stripes = _signs(draws.rows(still).fold(1), clean, c, 1, w)
@@ -111,15 +115,14 @@ def _pair(h: int, w: int, upright: bool) -> Tensor:
     return both / both.norm()
 
 
-def _pairs(draws: Draws, like: Tensor, h: int, w: int, *shape: int) -> Tensor:
-    """Return pairs (b, *shape, h, w), turned at random, without signs."""
-    upright = draws.integers(2, *shape)[..., None, None] == 1
+def _pairs(upright: Tensor, like: Tensor, h: int, w: int) -> Tensor:
+    """Return pairs (..., h, w), turned where ``upright`` (...) says so, without signs."""
     flat, tall = (_pair(h, w, turn).to(like) for turn in (False, True))
     if h == 1:
         tall = flat
     if w == 1:
         flat = tall
-    return torch.where(upright, tall, flat)
+    return torch.where(upright[..., None, None], tall, flat)
 
 
 def _length(x: Tensor, dims: tuple[int, ...] = (1, 2, 3)) -> Tensor:
@@ -155,7 +158,8 @@ class squares_l2:
         b, c, h, w = clean.shape
         tall, wide = max(h // 5, 1), max(w // 5, 1)
         down, across = -(-h // tall), -(-w // wide)
-        tiles = _pairs(draws, clean, tall, wide, 1, down, across)
+        upright = draws.integers(2, 1, down, across) == 1
+        tiles = _pairs(upright, clean, tall, wide)
         tiles = tiles * _signs(draws, clean, c, down, across)[..., None, None]
         spread = tiles.transpose(3, 4).reshape(b, c, down * tall, across * wide)
         return spread[:, :, :h, :w]
@@ -164,22 +168,24 @@ class squares_l2:
         b, c, h, w = delta.shape
         row = torch.arange(b, device=delta.device)[:, None, None, None]
         channel = torch.arange(c, device=delta.device)[None, :, None, None]
+        u = draws.uniform(5 + c)  # all that a query draws, at once
+        room = torch.tensor((h - tall, w - wide) * 2, device=delta.device)
+        corners = _corners(u[:, :4], room)
 
-        def window() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            top = _corner(draws, torch.full((b,), h - tall, device=delta.device))
-            left = _corner(draws, torch.full((b,), w - wide, device=delta.device))
+        def window(top: Tensor, left: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             i = top[:, None] + torch.arange(tall, device=delta.device)
             j = left[:, None] + torch.arange(wide, device=delta.device)
             return row, channel, i[:, None, :, None], j[:, None, None, :]
 
-        into, out_of = window(), window()
+        into, out_of = (window(*pair.unbind(1)) for pair in corners.split(2, dim=1))
         tiny = 1e-12
         both = torch.zeros_like(delta)
         both[into] = 1.0
         both[out_of] = 1.0
         freed = _length(delta * both)
         spare = (self.eps**2 - _length(delta) ** 2).clamp_min(0)
-        new = _pairs(draws, delta, tall, wide, 1) * _signs(draws, delta, c, 1, 1)
+        signs = torch.where(u[:, 5:] < 0.5, -1.0, 1.0).to(delta.dtype)[..., None, None]
+        new = _pairs(u[:, 4:5] >= 0.5, delta, tall, wide) * signs
         new = new + delta[into] / (_length(delta[into], (2, 3)) + tiny)
         new = new / (_length(new, (2, 3)) + tiny) * (spare / c + freed**2).sqrt()
         moved = delta.clone()

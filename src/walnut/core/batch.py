@@ -25,7 +25,7 @@ class Batch:
     best_value: Tensor  # (b,) of best_x; -inf before any candidate
     best_at: Tensor  # (b,) when: restart · steps + step
     best_success: Tensor  # (b,) bool
-    best_prediction: Tensor  # (b,)
+    best_logits: Tensor  # (b, classes); (b, 0) before any answer
     checked: Tensor  # (b,) bool, whether best_x was last seen by a pass without gradients
     first: Tensor  # (b,) step of the first success, -1 before any
     forward: Tensor  # (b,) passes

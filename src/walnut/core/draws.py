@@ -110,8 +110,10 @@ class Draws:
         place = torch.arange(count, device=self.keys.device, dtype=torch.int64)
         start = _mix(self.keys ^ _mixed(self._call * _GOLDEN))
         stride, some = place * _GOLDEN, max(1, _CACHED // max(count, 1))
+        if len(start) <= some:
+            return _mix(start[:, None] + stride).reshape(len(start), *shape)
         parts = [_mix(rows[:, None] + stride) for rows in start.split(some)]
-        return torch.cat(parts).reshape(len(self.keys), *shape)
+        return torch.cat(parts).reshape(len(start), *shape)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return numbers in [0, 1) of shape (b, *shape), with 53 random bits before rounding."""

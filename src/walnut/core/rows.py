@@ -88,7 +88,8 @@ class _Work:
         self.out = x.repeat(self.lanes, *[1] * (x.ndim - 1))
         self.value = torch.full_like(counts, float("-inf"), dtype=x.dtype)
         self.success, self.checked = counts.bool(), counts.bool()
-        self.at, self.first, self.prediction = counts - 1, counts - 1, counts
+        self.at, self.first = counts - 1, counts - 1
+        self.logits = torch.empty(len(counts), 0, device=x.device)
         self.forward, self.backward = counts.clone(), counts.clone()
 
     # -- rows in --------------------------------------------------------------------------------
@@ -104,8 +105,9 @@ class _Work:
             start = self.method.resume(start, self.begin[index % self.n])
         no = torch.zeros_like(index, dtype=torch.bool)
         worst = torch.full_like(index, float("-inf"), dtype=x0.dtype)
+        unasked = torch.zeros(len(index), self.model.classes, device=x0.device)
         return Batch(
-            index, step, restart, no, x0, self.y[index % self.n], start, x0, worst, step, no, step, no,
+            index, step, restart, no, x0, self.y[index % self.n], start, x0, worst, step, no, unasked, no,
             step - 1, step, step,
         )  # fmt: skip
 
@@ -195,6 +197,8 @@ class _Work:
         self, batch: Batch, point: Tensor, values: Tensor, logits: Tensor, fresh: bool
     ) -> None:
         """Keep the best point of each row, and say which rows are decided."""
+        if batch.best_logits.shape != logits.shape:
+            batch.best_logits = torch.zeros_like(logits)
         success = self.run.criterion(logits, batch.y)
         at = batch.restart * self.run.steps + batch.step
         batch.first = torch.where(success & (batch.first < 0), at, batch.first)
@@ -208,7 +212,7 @@ class _Work:
         if bool(better.all()):
             batch.best_x, batch.best_success = point, success
             batch.best_value, batch.best_at = values.to(batch.best_value), at
-            batch.best_prediction = logits.argmax(1)
+            batch.best_logits = logits
             batch.checked = torch.full_like(success, fresh)
         elif bool(better.any()):
             wide = better.reshape(-1, *[1] * (point.ndim - 1))
@@ -216,7 +220,7 @@ class _Work:
             batch.best_value = torch.where(better, values.to(batch.best_value), batch.best_value)
             batch.best_at = torch.where(better, at, batch.best_at)
             batch.best_success = torch.where(better, success, batch.best_success)
-            batch.best_prediction = torch.where(better, logits.argmax(1), batch.best_prediction)
+            batch.best_logits = torch.where(better[:, None], logits, batch.best_logits)
             # a pass without gradients over the very point that is returned is its fresh check
             batch.checked = torch.where(better, fresh, batch.checked)
         if self.run.early_stop:
@@ -253,7 +257,9 @@ class _Work:
         self.out[rows.index] = rows.best_x.to(self.out.dtype)
         self.value[rows.index], self.at[rows.index] = rows.best_value, rows.best_at
         self.success[rows.index] = rows.best_success
-        self.prediction[rows.index] = rows.best_prediction
+        if self.logits.shape[1] != rows.best_logits.shape[1]:
+            self.logits = rows.best_logits.new_zeros(len(self.at), rows.best_logits.shape[1])
+        self.logits[rows.index] = rows.best_logits
         self.checked[rows.index] = rows.checked
         self.first[rows.index] = rows.first
         self.forward[rows.index] = rows.forward
@@ -270,7 +276,7 @@ class _Work:
         best = torch.where(top, torch.where(at < 0, late, at), late).argmin(0) * self.n + row
         self.out = self.out[best]
         self.success, self.checked = self.success[best], self.checked[best]
-        self.first, self.prediction = self.first[best], self.prediction[best]
+        self.first, self.logits = self.first[best], self.logits[best]
         self.forward = self.forward.reshape(lanes).sum(0)
         self.backward = self.backward.reshape(lanes).sum(0)
 
@@ -282,12 +288,12 @@ class _Work:
             for rows in left.split(self.run.batch_size) if len(left) else ():  # not all take none
                 logits = self.model.module(self.out[rows])
                 self.success[rows] = self.run.criterion(logits, self.y[rows])
-                self.prediction[rows] = logits.argmax(1)
+                self.logits[rows] = logits.to(self.logits)
                 self.forward[rows] += 1
         return Adversarial(
             x=self.out,
             success=self.success,
-            prediction=self.prediction,
+            prediction=self.logits.argmax(1),
             first_success=self.first,
             forward=self.forward,
             backward=self.backward,
@@ -295,4 +301,5 @@ class _Work:
             seconds=time.perf_counter() - began,
             attack=self.run.name,
             seed=self.run.seed,
+            logits=self.logits,
         )

@@ -104,6 +104,7 @@ class Adversarial:
     ``success`` was recomputed by a fresh forward pass on ``x``; a row without success holds the
     strongest attempt. ``first_success`` is the step that first fooled the network (0: the start),
     -1 where none did. ``forward`` and ``backward`` count passes per example, the check included.
+    ``logits`` are what that pass said of ``x``; None where an attack does not keep them.
     """
 
     x: Float[Tensor, " b *d"]
@@ -116,6 +117,7 @@ class Adversarial:
     seconds: float
     attack: str
     seed: int
+    logits: Float[Tensor, " b classes"] | None = field(default=None, kw_only=True)
 
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Adversarial]

@@ -119,7 +119,7 @@ class Cascade:
         failed = (~found.success).nonzero()[:, 0]  # one that fools outside says nothing of here
         if len(failed):
             hope[failed] = self.hope(found, failed, y)
-            forward[failed] += 1
+            forward[failed] += found.logits is None
         return {
             "success": success, "prediction": found.prediction, "first": found.first_success,
             "forward": self.cost * forward, "backward": self.cost * found.backward,
@@ -131,5 +131,8 @@ class Cascade:
         self, found: Adversarial, rows: Int[Tensor, " m"], y: Int[Tensor, " n"]
     ) -> Float[Tensor, " m"]:
         """Return the margin that failed attempts reached: the nearer to 0, the more hope."""
-        logits = predict(self.attacked, found.x[rows], self.setting.batch_size)
+        if found.logits is not None:
+            logits = found.logits[rows]
+        else:
+            logits = predict(self.attacked, found.x[rows], self.setting.batch_size)
         return margin()(lambda _: logits, found.x[rows], y[rows]).double()

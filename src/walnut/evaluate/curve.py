@@ -89,7 +89,7 @@ def _search(beyond: bool) -> Callable[[Setting], Attack]:
             norm=s.norm, steps=16, refine=4, bounds=s.bounds, seed=s.seed,
             first=_BEYOND * s.eps if beyond and s.eps else None, batch_size=s.batch_size,
         )  # fmt: skip
-        short = climb(8, 2, scout=2, targets=2, first=1)
+        short = climb(8, 2, scout=2, targets=2, skip=1)
         return Descent(
             first=first, attack=lambda r: short(replace(s, eps=r)), radii=radii, norm=s.norm,
             bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
@@ -141,7 +141,7 @@ def checked(cascade: Cascade) -> Check | None:
     radius, rows = max(zip(beside, doubted, strict=True), key=lambda at: len(at[1]))
     count = min(ROWS, len(rows))
     some = rows[torch.arange(count, device=rows.device) * len(rows) // count]
-    longer = climb(30, 2, scout=6, first=1, seed=6)
+    longer = climb(30, 2, scout=6, skip=1, seed=6)
     cascade.stage(
         Stage("nearest, checked", lambda s: longer(replace(s, eps=inside(radius))), "minimal"), some,
         f"the curve at {radius:.4g}",

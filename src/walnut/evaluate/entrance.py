@@ -102,7 +102,7 @@ class Carried:
         first = torch.where(success, 1, -1)
         return replace(
             made, success=success, prediction=prediction, first_success=first,
-            forward=made.forward + 1, attack=repr(self),
+            forward=made.forward + 1, attack=repr(self), logits=None,
         )  # fmt: skip
 
 

@@ -30,13 +30,19 @@ from .stage import Rows, Setting, Stage, Suspicion, When
 from .survey import Survey
 
 
-def climb(steps: int, restarts: int = 1, **options: Any) -> Callable[[Setting], Attack]:
-    """Return ODI-PGD with these settings; under L1, whose steps it cannot make, what is nearest to it."""
+def climb(
+    steps: int, restarts: int = 1, onwards: bool = False, **options: Any
+) -> Callable[[Setting], Attack]:
+    """Return ODI-PGD with these settings, from where the stages before ended or from the example.
+
+    Under L1, whose steps it cannot make, what is nearest to it, from the example.
+    """
 
     def make(s: Setting) -> Attack:
         if s.norm is l1:
             return _sparse(s, steps, restarts, **options)
         more = options | {"seed": s.seed + options.get("seed", 0)}
+        more |= {"first": s.reached} if onwards else {}
         return odi_pgd(
             s.eps, norm=s.norm, steps=steps, restarts=restarts, bounds=s.bounds,
             batch_size=s.batch_size, **more,
@@ -56,7 +62,7 @@ def _sparse(s: Setting, steps: int, restarts: int, **options: Any) -> Attack:
             s.eps, norm=l1, steps=steps, step_size=options["peak"] * s.eps / 2, objective=margin(),
             random_start=False, bounds=s.bounds, batch_size=s.batch_size,
         )  # fmt: skip
-    seed = s.seed + options.get("seed", 0) + options.get("first", 0)
+    seed = s.seed + options.get("seed", 0) + options.get("skip", 0)
     objective: Objective = dlr() if options.get("targets") else cross_entropy()
     return apgd(
         s.eps, norm=l1, steps=steps, restarts=restarts, bounds=s.bounds, seed=seed,
@@ -187,9 +193,9 @@ def canary(passes: float, queries: int, most: int) -> Rows:
 
 _FIRST = (
     Stage("single step", climb(1), when=gradients),
-    Stage("margin", climb(10), when=gradients),
+    Stage("margin", climb(9, onwards=True), when=gradients),
     Stage(
-        "cross-entropy", climb(6, objective=cross_entropy(), scout=2, first=1, seed=3),
+        "cross-entropy", climb(6, objective=cross_entropy(), scout=2, skip=1, seed=3),
         rows=share(0.5, 24), when=gradients,
     ),
 )  # fmt: skip
@@ -208,14 +214,14 @@ _LAST = (
 STANDARD = (
     *_FIRST,
     Stage(
-        "targeted", climb(10, 3, scout=4, targets=3, first=1, seed=2), rows=share(0.25, 24),
+        "targeted", climb(10, 3, scout=4, targets=3, skip=1, seed=2), rows=share(0.25, 24),
         when=gradients,
     ),
     Stage(
-        "diversified", climb(20, 2, scout=4, first=1, seed=1), rows=share(0.25, 24), when=gradients
+        "diversified", climb(20, 2, scout=4, skip=1, seed=1), rows=share(0.25, 24), when=gradients
     ),
     Stage(
-        "more diversified", climb(20, 4, scout=4, first=3, seed=1), rows=share(0.1, 24),
+        "more diversified", climb(20, 4, scout=4, skip=3, seed=1), rows=share(0.1, 24),
         when=gradients,
     ),
     Stage("hops", hops(4, 16, 2, seed=7), rows=share(0.05, 12), when=gradients),
@@ -226,7 +232,7 @@ STANDARD = (
         "small squares", small_squares(400, seed=9), rows=share(0.025, 8), when=still_breaking(2, 1)
     ),
     Stage(
-        "every target", climb(20, 9, scout=4, targets=9, first=1, seed=11), rows=share(0.025, 4),
+        "every target", climb(20, 9, scout=4, targets=9, skip=1, seed=11), rows=share(0.025, 4),
         when=gradients,
     ),
     *_LAST,

@@ -45,6 +45,7 @@ class within:
             x=point,
             success=answer != y,
             prediction=answer,
+            logits=None,
             forward=self.found.forward + 1,
             norms=perturbation_norms(point, x),
             attack=f"within(eps={self.eps:g}, attack={self.attack})",
