@@ -35,6 +35,13 @@ class Batch:
         """Return some of the rows."""
         return Batch(**tree_map_only(Tensor, lambda t: t[rows], dict(vars(self))))
 
+    def split(self, chosen: Tensor) -> tuple[Batch, Batch]:
+        """Return the rows where ``chosen`` (b,) holds, and the others; where all are one, as they are."""
+        some, none = int(chosen.sum()), chosen.new_zeros(0, dtype=torch.int64)
+        if some in (0, len(chosen)):
+            return (self, self.take(none)) if some else (self.take(none), self)
+        return self.take(chosen.nonzero()[:, 0]), self.take((~chosen).nonzero()[:, 0])
+
     def join(self, other: Batch) -> Batch:
         """Return the rows of both."""
         mine, theirs = dict(vars(self)), dict(vars(other))

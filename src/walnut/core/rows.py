@@ -164,12 +164,13 @@ class _Work:
         young = (batch.step > 0) & (batch.step <= self.run.look) & (batch.restart == 0)
         if not bool(young.any()):
             return batch
-        rows, others = batch.take(young.nonzero()[:, 0]), batch.take((~young).nonzero()[:, 0])
+        rows, others = batch.split(young)
         with torch.no_grad():
             point = self.method.point(rows.state)
             self._measure(rows, lambda value: (value(point), None))
-        self._leave(rows.take(rows.decided.nonzero()[:, 0]))
-        return others.join(rows.take((~rows.decided).nonzero()[:, 0]))
+        leaving, staying = rows.split(rows.decided)
+        self._leave(leaving)
+        return others.join(staying)
 
     def _measure(self, batch: Batch, evaluate: Any) -> tuple[Tensor, Any]:
         """Evaluate the rows, count the passes, and note what is best and what is decided."""
@@ -231,20 +232,19 @@ class _Work:
         ended = batch.step >= self.run.steps
         if not bool(ended.any()):
             return batch
-        rows = batch.take(ended.nonzero()[:, 0])
-        batch = batch.take((~ended).nonzero()[:, 0])
+        rows, batch = batch.split(ended)
         with torch.no_grad():
             point = self.method.point(rows.state)
             self._measure(rows, lambda value: (value(point), None))
         done = self._done(rows)
-        again = (rows.restart + self.lanes < self.won[rows.index % self.n]) & ~done
-        self._leave(rows.take((~again).nonzero()[:, 0]))
         first = rows.index[(rows.restart == 0) & ~done]
+        again = (rows.restart + self.lanes < self.won[rows.index % self.n]) & ~done
+        rows, leaving = rows.split(again)
+        self._leave(leaving)
         if self.lanes > 1 and len(first) and self.begin is None:
             lane = torch.arange(1, self.lanes, device=first.device).repeat_interleave(len(first))
             batch = batch.join(self._enter(first.repeat(self.lanes - 1) + lane * self.n, lane))
-        if bool(again.any()):
-            rows = rows.take(again.nonzero()[:, 0])
+        if len(rows.index):
             fresh = self._enter(rows.index, rows.restart + self.lanes)
             own = {"step", "restart", "state"}
             batch = batch.join(
@@ -254,6 +254,8 @@ class _Work:
 
     # -- rows out -------------------------------------------------------------------------------
     def _leave(self, rows: Batch) -> None:
+        if len(rows.index) == 0:
+            return
         self.out[rows.index] = rows.best_x.to(self.out.dtype)
         self.value[rows.index], self.at[rows.index] = rows.best_value, rows.best_at
         self.success[rows.index] = rows.best_success
