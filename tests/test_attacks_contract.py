@@ -5,11 +5,15 @@ import torch
 
 from instances import ATTACKS, GRADIENT_ATTACKS, TARGETED, VECTOR_ATTACKS
 from networks import images, labelled, linear_net, small_net
-from walnut import WalnutError
+from walnut import WalnutError, attacks
 from walnut.attacks import apgd, bim, fgsm, noise, pgd
+from walnut.attacks.common import check_bounds
+from walnut.attacks.lines import mean_gradient
 from walnut.checks import check_attack
 from walnut.core import constraints as c
 from walnut.core.objectives import cross_entropy
+from walnut.core.queried import check_numbers
+from walnut.evaluate import robust_accuracy
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -159,8 +163,10 @@ def test_the_repr_is_a_record_without_addresses_and_equal_parts_are_equal():
         (images(), torch.zeros(3, dtype=torch.int64), "12 examples but 3 labels"),
         (images(channels=3), None, "does not take a batch of shape"),
         (images()[:0], torch.zeros(0, dtype=torch.int64), "no examples"),
-        (images(2), torch.tensor([1, 2], dtype=torch.uint8), r"labels are uint8.*y.long"),
-        (images(2), torch.tensor([1.0, 2.0]), r"labels are float32.*y.long"),
+        (images(2), torch.tensor([1.0, 2.0]), r"labels are whole numbers.*y.long"),
+        (images(2), torch.eye(5)[:2], r"labels are whole numbers.*y.argmax\(1\)"),
+        (images(1), torch.tensor(1), r"labels are whole numbers.*y.flatten"),
+        (images().double(), None, r"x.float\(\) and net.float\(\)"),
     ],
 )
 @pytest.mark.parametrize("attack", [fgsm(0.1), pgd(0.1), noise(0.1)], ids=["fgsm", "pgd", "noise"])
@@ -168,6 +174,65 @@ def test_bad_input_is_named_with_its_remedy(attack, x, y, sentence):
     y = torch.zeros(12, dtype=torch.int64) if y is None else y
     with pytest.raises(WalnutError, match=sentence):
         attack(small_net(), x, y)
+
+
+WHOLE = {
+    "pgd": pgd(0.05), "noise": noise(0.05), "apgd": apgd(0.05), "apgd_t": attacks.apgd_t(0.05, steps=3),
+    "square": attacks.square(0.05, queries=20), "hops": attacks.basin_hopping(0.05, steps=3, hops=2),
+    "vmi_fgsm": attacks.vmi_fgsm(0.05, steps=2), "fmn": attacks.fmn(steps=5), "fab": attacks.fab(steps=3),
+    "labels": attacks.hop_skip_jump(steps=1), "lines": attacks.linear_fooling(mean_gradient(images())),
+    "universal": attacks.universal_sgd(0.05, epochs=1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_labels_are_any_whole_numbers(name):
+    net, attack = small_net(), WHOLE[name]
+    x, y = labelled(net, n=6)
+    found = attack(net, x, y)
+    for kind in (torch.uint8, torch.int16, torch.int32):
+        again = attack(net, x, y.to(kind))
+        assert torch.equal(again.x, found.x)
+        assert torch.equal(again.success, found.success)
+        assert robust_accuracy(net, x, y.to(kind), attack).clean.correct == 6
+
+
+def test_bounds_that_are_none():
+    net = small_net()
+    x, y = labelled(net)
+    upside_down = {"bounds": (1.0, 0.0)}
+    made = (attacks.fmn(**upside_down), attacks.hop_skip_jump(**upside_down))
+    for ask in (lambda: pgd(0.05, **upside_down), *(lambda a=a: a(net, x, y) for a in made)):
+        with pytest.raises(WalnutError, match=r"the lower one first.*not \(1.0, 0.0\)"):
+            ask()
+    for bounds in ("01", (0, 1, 2), (0, "1"), (0.0, float("nan")), 1):
+        with pytest.raises(WalnutError, match="bounds are two numbers"):
+            check_bounds(bounds)
+    for bounds in (None, (0, 1), [-1.0, 1.0], (x.min(), x.max())):
+        check_bounds(bounds)
+
+
+def test_counts_that_are_none():
+    x, y = labelled(small_net())
+    for seed, size, told in (
+        (1.5, 8, r"seed.*1\.5"),
+        ("0", 8, "seed"),
+        (0, 0, "batch_size"),
+        (0, 2.0, "batch_size"),
+    ):
+        with pytest.raises(WalnutError, match=told):
+            check_numbers(seed, size)
+    with pytest.raises(WalnutError, match="batch_size"):
+        attacks.fmn(batch_size=0)(small_net(), x, y)
+    with pytest.raises(WalnutError, match=r"legs of 10 steps, 3 of them .* in 3 steps.*more steps"):
+        attacks.bracket(steps=3)
+
+
+def test_a_network_of_another_precision_is_named():
+    x, y = labelled(small_net())
+    for change in (torch.nn.Module.double, torch.nn.Module.half):
+        with pytest.raises(WalnutError, match=r"are float32 and the network is not.*net.float\(\)"):
+            pgd(0.05)(change(small_net()), x, y)
 
 
 def test_bad_radii_are_named():

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import report_robust
@@ -207,3 +209,49 @@ def test_the_recipe_itself(capsys: pytest.CaptureFixture[str], elsewhere: Path) 
     assert len(entry["curve"]["eps"]) == 20
     assert Path("o/report.html").is_file()
     assert nets.resolve("n/model.safetensors") is not None
+
+
+FRONT = """
+import torch
+LEVELS = {levels}
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 2)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.linspace(-1, 1, 128).sin().reshape(2, 64))
+            self.layer.bias.zero_()
+    def forward(self, x):
+        if LEVELS:
+            x = (x * LEVELS).round() / LEVELS
+        return self.layer(x.flatten(1) - 0.5)
+"""
+
+
+@pytest.mark.usefixtures("short_queries")
+def test_a_changed_source_is_another_network(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    x = torch.randint(0, 17, (12, 1, 8, 8), generator=torch.Generator().manual_seed(0)) / 16
+    Path("front.py").write_text(FRONT.format(levels=16))
+    y = nets.resolve("front.py:Net")(x).argmax(1)
+    np.savez("img.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    words = [
+        "robust",
+        "--no-curve",
+        "--model",
+        "front.py:Net",
+        "--data",
+        "npz:img.npz",
+        "--eps",
+        "0.02",
+    ]
+    first = main([*words, "--quiet"])
+    assert first in (0, 3)
+    assert main([*words, "--quiet"]) == first
+    Path("front.py").write_text(FRONT.format(levels=0))
+    capsys.readouterr()
+    assert main([*words, "--quiet"]) not in (0, 3)
+    assert "the ledger of another run (another network)" in " ".join(
+        capsys.readouterr().err.split()
+    )

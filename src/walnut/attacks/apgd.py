@@ -17,7 +17,7 @@ from walnut.core.frozen import frozen
 from walnut.core.gradients import plain
 from walnut.core.objectives import classified_as, cross_entropy, margin, misclassified
 from walnut.core.objectives import targeted as towards
-from walnut.core.queried import Queried, check_data, label_error
+from walnut.core.queried import Queried, check_data, label_error, whole
 from walnut.core.rows import Run
 from walnut.core.types import (
     Adversarial,
@@ -60,7 +60,7 @@ class AdaptiveAttack:
             self.method.random_start, self.early_stop, True, self.seed, self.batch_size, self.drop,
             repr(self),
         )  # fmt: skip
-        return run(self.method, model, x, y)
+        return run(self.method, model, x, whole(y))
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class TargetRound:
     def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Attack every example of ``x`` (n, ...) with true labels ``y`` (n,)."""
         prepare(model, x, self.constraint)
+        y = whole(y)
         check_data(x, y, self._run(0))
         began = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad(), frozen(model):

@@ -61,7 +61,10 @@ class bracket(MinimalAttack):
     def __post_init__(self) -> None:
         check_norm(self.norm, (linf, l2, l1))
         if not 0 <= self.scout < self.leg <= self.steps:
-            raise WalnutError("bracket needs 0 <= scout < leg <= steps")
+            raise WalnutError(
+                f"bracket runs legs of {self.leg} steps, {self.scout} of them scouting, in {self.steps} "
+                "steps: it needs 0 <= scout < leg <= steps; give more steps, or a shorter leg"
+            )
         if self.first is not None and not self.first > 0:
             raise WalnutError(f"the first radius must be more than 0, not {self.first}")
 

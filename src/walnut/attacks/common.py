@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -34,6 +35,16 @@ def check_mask(mask: Tensor | None) -> None:
         raise WalnutError(f"mask must be bool (the entries that may change), not {mask.dtype}")
 
 
+def check_bounds(bounds: Any) -> None:
+    """Refuse bounds that are not two numbers, the lower one first; None is for no box."""
+    pair = isinstance(bounds, tuple | list) and len(bounds) == 2
+    numbers = pair and all(isinstance(v, Real | Tensor) for v in bounds)
+    if bounds is not None and not (numbers and bounds[0] < bounds[1]):
+        raise WalnutError(
+            f"bounds are two numbers, the lower one first, such as (0, 1), not {bounds!r}; None is for no box"
+        )
+
+
 def ball(
     norm: Norm, eps: float, bounds: tuple[float, float] | None, mask: Tensor | None = None
 ) -> Constraint:
@@ -45,6 +56,7 @@ def ball(
             so that no part of an L2, L1 or L0 radius is spent on entries that are put back.
     """
     check_mask(mask)
+    check_bounds(bounds)
     inside: tuple[Constraint, ...] = () if mask is None else (region(mask),)
     if bounds is None:
         return intersection((*inside, norm(eps))) if inside else norm(eps)

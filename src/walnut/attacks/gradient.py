@@ -14,6 +14,7 @@ from walnut.core.gradients import averaged, plain
 from walnut.core.images import pixels
 from walnut.core.objectives import classified_as, cross_entropy, misclassified
 from walnut.core.objectives import targeted as towards
+from walnut.core.queried import whole
 from walnut.core.steps import constant
 from walnut.core.transforms import resize_pad
 from walnut.core.types import (
@@ -70,7 +71,7 @@ class GradientAttack:
         """
         prepare(model, x, self.constraint)
         parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return ascend(model, x, y, name=repr(self), **parts)
+        return ascend(model, x, whole(y), name=repr(self), **parts)
 
 
 def _labels(objective: Objective, targeted: bool) -> tuple[Objective, Criterion]:

@@ -15,6 +15,7 @@ from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
 from walnut.core.gradients import input_gradient
 from walnut.core.objectives import margin, misclassified
+from walnut.core.queried import whole
 from walnut.core.rows import Run
 from walnut.core.types import Adversarial, Attack, Constraint, Direction, Model, Objective
 
@@ -113,6 +114,7 @@ class BasinHopping:
     def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Attack every example of ``x`` (n, ...) with true labels ``y`` (n,)."""
         prepare(model, x, self.constraint)
+        y = whole(y)
         run = Run(
             self.objective, misclassified(), self.steps * self.hops, self.restarts,
             self.first is not None, True, True, self.seed, self.batch_size, self.drop, repr(self),

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from walnut.core.errors import WalnutError
-from walnut.core.queried import Queried, label_error
+from walnut.core.queried import Queried, label_error, whole
 from walnut.core.types import Adversarial, Model
 
 from .approach import Bounds, rows_like, slack
@@ -53,6 +53,7 @@ class LinearFooling(MinimalAttack):
         Raises:
             WalnutError: something does not fit; the message says what and how to mend it.
         """
+        y = whole(y)
         self.checked(model, x, y)
         began, net = time.perf_counter(), Queried(model)
         outer = torch.is_inference_mode_enabled()

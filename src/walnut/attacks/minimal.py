@@ -23,12 +23,12 @@ from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
 from walnut.core.method import Method
 from walnut.core.objectives import classified_as, misclassified
-from walnut.core.queried import Queried, label_error
+from walnut.core.queried import Queried, check_numbers, label_error, whole
 from walnut.core.rows import Run
 from walnut.core.types import Adversarial, Criterion, Model, perturbation_norms
 
 from .approach import Answers, Bounds, rows_like, size, slack
-from .common import Norm, prepare
+from .common import Norm, check_bounds, prepare
 
 _FIRST = 0.02  # share of the way that the search at the end gives up at first
 _SIDE = 0.05  # how far it aims to the side that fools, as a share of the step
@@ -228,6 +228,8 @@ class MinimalAttack:
 
     def checked(self, model: Model, x: Tensor, y: Tensor) -> None:
         """Say what does not fit, in the user's words."""
+        check_bounds(self.bounds)
+        check_numbers(self.seed, self.batch_size)
         limit = unconstrained() if self.bounds is None else box(*self.bounds)
         prepare(model, x, limit)
         if len(x) != len(y):
@@ -251,6 +253,7 @@ class MinimalAttack:
         Raises:
             WalnutError: something does not fit; the message says what and how to mend it.
         """
+        y = whole(y)
         self.checked(model, x, y)
         began, net = time.perf_counter(), Queried(model)
         outer = torch.is_inference_mode_enabled()

@@ -14,6 +14,7 @@ from walnut.core.constraints import l2, linf
 from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
 from walnut.core.objectives import margin, misclassified
+from walnut.core.queried import whole
 from walnut.core.rows import Run
 from walnut.core.types import Adversarial, Attack, Constraint, Direction, Model, Objective
 
@@ -22,6 +23,7 @@ from .common import Norm, ball, prepare, steepest
 from .relay import Search, relay
 
 Bounds = tuple[float, float] | None
+_HAIR = 1e-3  # of eps
 
 
 class _State(NamedTuple):
@@ -51,11 +53,12 @@ class _Scouting:
     watch: _Watch
 
     def start(self, x0: Tensor, restart: Tensor, draws: Draws) -> _State:
-        """Return the example itself: scouting is what tells restarts apart."""
+        """Return the example, a hair inside the box: scouting is what tells restarts apart."""
         turn, none = restart + self.attack.skip, torch.full_like(restart, -1)
         scouts = self.attack.scout > 0 and bool((turn > 0).any())
         keys = draws.bits(1)[:, 0] if scouts else none
-        return _State(x0, torch.zeros_like(restart), turn, keys, none)
+        z = self.attack.constraint.project(self.attack.begin(x0), x0)
+        return _State(z, torch.zeros_like(restart), turn, keys, none)
 
     def resume(self, state: Any, x: Tensor) -> _State:
         """Return the state at ``x``."""
@@ -118,6 +121,7 @@ class OdiPgd:
     """ODI-PGD put together: call it with ``(model, x, y)``; see :func:`odi_pgd`."""
 
     eps: float
+    norm: Norm
     constraint: Constraint
     direction: Direction
     steps: int
@@ -128,6 +132,7 @@ class OdiPgd:
     peak: float
     skip: int
     first: Attack | None = None
+    bounds: Bounds = None
     seed: int = 0
     batch_size: int = field(default=256, repr=False, compare=False)
     drop: bool = field(default=True, repr=False, compare=False)
@@ -136,10 +141,22 @@ class OdiPgd:
         if not 0 <= self.scout < max(self.steps, 1) or self.skip < 0 or self.targets < 0:
             raise WalnutError("odi_pgd needs 0 <= scout < steps, and targets and skip >= 0")
 
+    def begin(self, x0: Tensor) -> Tensor:
+        """Return ``x0`` with the entries at an end of the box moved inwards by a thousandth of eps, in all.
+
+        A network that clips its inputs has no gradient in an entry that is exactly at the end.
+        """
+        if self.bounds is None:
+            return x0
+        entries = x0[0].numel() if self.norm is l2 and len(x0) else 1
+        low, high = self.bounds
+        hair = min(_HAIR * self.eps / max(entries, 1) ** 0.5, (high - low) / 4)
+        return x0.clamp(low + hair, high - hair)
+
     def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Attack every example of ``x`` (n, ...) with true labels ``y`` (n,)."""
         prepare(model, x, self.constraint)
-        watch = _Watch(self.objective)
+        y, watch = whole(y), _Watch(self.objective)
         run = Run(
             watch, misclassified(), self.steps, self.restarts, self.first is not None, True, True,
             self.seed, self.batch_size, self.drop, repr(self),
@@ -175,7 +192,9 @@ def odi_pgd(
 
     (Tashiro et al. 2020, Eq. 4; the schedule of Xu et al. 2024.) At equal passes many short runs from such
     starts break more than one long run. Where we differ: the first run starts at the example and does not
-    scout; in the others w is negative at the label, as in Liu et al. 2022, and runs start at the example.
+    scout; in the others w is negative at the label, as in Liu et al. 2022, and runs start at the example (a
+    thousandth of eps inside the box, where its entries are at the box's ends: a network that clips its
+    inputs has no gradient there).
 
     Args:
         eps: radius in input units.
@@ -201,6 +220,6 @@ def odi_pgd(
         raise WalnutError(f"odi_pgd works in linf or l2, not in {norm!r}; use apgd for l1")
     scout = (steps - 1) // 3 if scout is None else scout
     return OdiPgd(
-        eps, ball(norm, eps, bounds, mask), steepest(norm, mask), steps, restarts, scout, targets, objective,
-        peak, skip, first, seed, batch_size,
+        eps, norm, ball(norm, eps, bounds, mask), steepest(norm, mask), steps, restarts, scout, targets,
+        objective, peak, skip, first, bounds, seed, batch_size,
     )  # fmt: skip

@@ -15,11 +15,11 @@ from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
 from walnut.core.objectives import margin, misclassified
-from walnut.core.queried import Queried, check_data, label_error
+from walnut.core.queried import Queried, check_data, label_error, whole
 from walnut.core.rows import Run
 from walnut.core.types import Adversarial, Criterion, Model, perturbation_norms
 
-from .common import Norm, check_mask, prepare
+from .common import Norm, check_bounds, check_mask, prepare
 
 
 def wide(values: Tensor, like: Tensor) -> Tensor:
@@ -153,8 +153,12 @@ class DecisionAttack:
     def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Attack every example of ``x`` (n, ...) with true labels (or targets) ``y`` (n,)."""
         check_mask(self.mask)
+        check_bounds(self.bounds)
         prepare(model, x, self.constraint)
-        check_data(x, y, Run(margin(), self.criterion, 1, batch_size=self.batch_size))
+        y = whole(y)
+        check_data(
+            x, y, Run(margin(), self.criterion, 1, seed=self.seed, batch_size=self.batch_size)
+        )
         began = time.perf_counter()
         with torch.inference_mode(False), torch.no_grad(), frozen(model):
             x, y = x.clone(), y.clone()

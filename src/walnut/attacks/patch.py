@@ -20,7 +20,7 @@ from walnut.core.images import pixels
 from walnut.core.objectives import classified_as, cross_entropy, misclassified
 from walnut.core.objectives import targeted as towards
 from walnut.core.placement import Placement, Shape, circle
-from walnut.core.queried import Queried, label_error
+from walnut.core.queried import Queried, label_error, whole
 from walnut.core.steps import cosine
 from walnut.core.transforms import check_image
 from walnut.core.types import (
@@ -80,6 +80,7 @@ class Patch:
     def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Stick it onto pictures (n, c, H, W) of true labels ``y`` and ask the network once each."""
         began, asked = time.perf_counter(), Queried(model)
+        y = whole(y)
         _check(model, x, y)
         with torch.inference_mode(False), torch.no_grad(), frozen(model):
             painted = self.paste(x)[0]
@@ -135,6 +136,7 @@ class PatchAttack:
         Raises:
             WalnutError: something does not fit; the message says what and how to mend it.
         """
+        y = whole(y)
         _check(model, x, y)
         with torch.inference_mode(False), torch.enable_grad(), frozen(model):
             if x.is_inference():

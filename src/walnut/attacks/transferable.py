@@ -18,6 +18,7 @@ from walnut.core.gradients import plain
 from walnut.core.method import Value
 from walnut.core.objectives import classified_as, cross_entropy, misclassified
 from walnut.core.objectives import targeted as towards
+from walnut.core.queried import whole
 from walnut.core.rows import Run
 from walnut.core.types import (
     Adversarial,
@@ -126,7 +127,7 @@ class TransferAttack:
             self.objective, self.criterion, self.steps, 1, False, self.early_stop, self.early_stop,
             self.seed, self.batch_size, self.drop, repr(self),
         )  # fmt: skip
-        return run(self.method, model, x, y)
+        return run(self.method, model, x, whole(y))
 
 
 def transferable(

@@ -18,7 +18,7 @@ from torch import Tensor
 from walnut.core.constraints import box, l2, linf, unconstrained
 from walnut.core.draws import Draws
 from walnut.core.errors import WalnutError
-from walnut.core.queried import Queried, label_error
+from walnut.core.queried import Queried, label_error, whole
 from walnut.core.types import (
     Adversarial,
     Attack,
@@ -28,7 +28,7 @@ from walnut.core.types import (
     perturbation_norms,
 )
 
-from .common import Norm, ball, prepare
+from .common import Norm, ball, check_bounds, prepare
 from .ddn import ddn
 from .deepfool import deepfool
 from .minimal import held
@@ -132,6 +132,7 @@ class Pictures:
 
 
 def _check(model: Model, x: Tensor, y: Tensor, bounds: Bounds) -> None:
+    check_bounds(bounds)
     prepare(model, x, unconstrained() if bounds is None else box(*bounds))
     if len(x) == 0 or len(x) != len(y):
         raise WalnutError(f"a pattern needs pictures, each with a label: not {len(x)} and {len(y)}")
@@ -169,6 +170,7 @@ class UniversalAttack:
         Raises:
             WalnutError: something does not fit; the message says what and how to mend it.
         """
+        y = whole(y)
         _check(model, x, y, self.bounds)
         began, outer = time.perf_counter(), torch.is_inference_mode_enabled()
         with held(model):

@@ -31,6 +31,27 @@ class Batch:
     forward: Tensor  # (b,) passes
     backward: Tensor  # (b,) passes
 
+    def keep(
+        self, better: Tensor, x: Tensor, value: Tensor, at: Tensor, success: Tensor, logits: Tensor,
+        fresh: bool,
+    ) -> None:  # fmt: skip
+        """Let what was just seen be the best of the rows where ``better`` (b,) holds.
+
+        ``fresh``: by a pass without gradients, which is a fresh check of the very point.
+        """
+        value, checked = value.to(self.best_value), torch.full_like(success, fresh)
+        if bool(better.all()):
+            self.best_x, self.best_value, self.best_at = x, value, at
+            self.best_success, self.best_logits, self.checked = success, logits, checked
+        elif bool(better.any()):
+            wide = better.reshape(-1, *[1] * (x.ndim - 1))
+            self.best_x = torch.where(wide, x, self.best_x)
+            self.best_value = torch.where(better, value, self.best_value)
+            self.best_at = torch.where(better, at, self.best_at)
+            self.best_success = torch.where(better, success, self.best_success)
+            self.best_logits = torch.where(better[:, None], logits, self.best_logits)
+            self.checked = torch.where(better, checked, self.checked)
+
     def take(self, rows: Tensor) -> Batch:
         """Return some of the rows."""
         return Batch(**tree_map_only(Tensor, lambda t: t[rows], dict(vars(self))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -59,8 +60,9 @@ class Queried:
             return WalnutError(NO_PATH)
         line = told.strip().splitlines()[0] if told.strip() else repr(error)
         though = ", though it took others" if self.classes else ""
+        remedy = f"; {told_types(x)}" if of_types(told) else ""
         return WalnutError(
-            f"the network does not take a batch of shape {tuple(x.shape)}{though}: {line}"
+            f"the network does not take a batch of shape {tuple(x.shape)}{though}: {line}{remedy}"
         )
 
     def _check(self, logits: Any, x: Tensor) -> None:
@@ -93,6 +95,22 @@ class Queried:
     def forget(self) -> None:
         """Let go of the last graph."""
         self._input = self._logits = None
+
+
+def of_types(told: str) -> bool:
+    """Say whether an error is about two types of numbers that do not go together."""
+    words = ("dtype", "scalar type", "Input type")
+    return any(word in told for word in words) and "cuda" not in told
+
+
+def told_types(x: Tensor) -> str:
+    """Say how to make the types of examples and of a network one.
+
+    >>> told_types(torch.zeros(1, dtype=torch.float64))
+    'the examples are float64 and the network is not: give both one type, x.float() and net.float()'
+    """
+    mine = str(x.dtype).removeprefix("torch.")
+    return f"the examples are {mine} and the network is not: give both one type, x.float() and net.float()"
 
 
 def not_logits(answer: Any, examples: int) -> str:
@@ -134,7 +152,8 @@ def whole(y: Tensor) -> Tensor:
     """
     if y.ndim == 1 and not (y.is_floating_point() or y.is_complex() or y.dtype is torch.bool):
         return y.long()
-    advice = "y.long()" if y.ndim == 1 else "y.flatten()" if y.numel() == len(y) else "y.argmax(1)"
+    column = y.ndim == 0 or y.numel() == len(y)
+    advice = "y.long()" if y.ndim == 1 else "y.flatten()" if column else "y.argmax(1)"
     raise WalnutError(
         f"labels are whole numbers, one per example (n,), not {str(y.dtype).removeprefix('torch.')} of "
         f"shape {tuple(y.shape)}: use {advice}"
@@ -158,3 +177,14 @@ def check_data(x: Tensor, y: Tensor, run: Any) -> None:
         )
     if min(run.steps, run.restarts, run.batch_size) < 1:
         raise WalnutError("steps, restarts and batch_size must be 1 or more")
+    check_numbers(run.seed, run.batch_size)
+
+
+def check_numbers(seed: Any, batch_size: Any) -> None:
+    """Refuse a seed or a batch size that is no whole number, or none that can be used."""
+    if not isinstance(seed, Integral):
+        raise WalnutError(f"seed is a whole number, such as 0, not {seed!r}")
+    if not isinstance(batch_size, Integral) or int(batch_size) < 1:
+        raise WalnutError(
+            f"batch_size is how many examples are at work at once, 1 or more, not {batch_size!r}"
+        )

@@ -210,20 +210,7 @@ class _Work:
         if self.run.keep_best:
             higher = (success == batch.best_success) & (values > batch.best_value)
             better = better & (higher | (success > batch.best_success))
-        if bool(better.all()):
-            batch.best_x, batch.best_success = point, success
-            batch.best_value, batch.best_at = values.to(batch.best_value), at
-            batch.best_logits = logits
-            batch.checked = torch.full_like(success, fresh)
-        elif bool(better.any()):
-            wide = better.reshape(-1, *[1] * (point.ndim - 1))
-            batch.best_x = torch.where(wide, point, batch.best_x)
-            batch.best_value = torch.where(better, values.to(batch.best_value), batch.best_value)
-            batch.best_at = torch.where(better, at, batch.best_at)
-            batch.best_success = torch.where(better, success, batch.best_success)
-            batch.best_logits = torch.where(better[:, None], logits, batch.best_logits)
-            # a pass without gradients over the very point that is returned is its fresh check
-            batch.checked = torch.where(better, fresh, batch.checked)
+        batch.keep(better, point, values, at, success, logits, fresh)
         if self.run.early_stop:
             batch.decided = batch.decided | success
 

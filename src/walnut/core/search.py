@@ -16,6 +16,7 @@ from .constraints import box
 from .draws import Draws
 from .method import Value
 from .objectives import misclassified
+from .queried import whole
 from .rows import Run
 from .types import Adversarial, Constraint, Criterion, Model, Objective
 
@@ -109,4 +110,4 @@ def search(
         objective, criterion, queries, 1, begin is not None, early_stop, keep_best, seed, batch_size,
         drop, name,
     )  # fmt: skip
-    return run(Queries(propose, constraint), model, x, y, begin)
+    return run(Queries(propose, constraint), model, x, whole(y), begin)

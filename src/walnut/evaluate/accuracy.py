@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
-from walnut.core.queried import Queried, label_error
+from walnut.core.queried import Queried, label_error, whole
 from walnut.core.types import Adversarial, Attack, Model
 
 
@@ -64,13 +64,14 @@ def predict(
 
 
 def correct(
-    model: Model, x: Float[Tensor, " n *d"], y: Int[Tensor, " n"], batch_size: int = 500
+    model: Model, x: Float[Tensor, " n *d"], y: Integer[Tensor, " n"], batch_size: int = 500
 ) -> Bool[Tensor, " n"]:
     """Say which examples a network gets right.
 
     Raises:
         WalnutError: labels out of range, or answers that are not numbers.
     """
+    y = whole(y)
     logits = predict(model, x, batch_size)
     wrong = label_error(y, logits.shape[1])
     if wrong is not None:
@@ -85,7 +86,7 @@ def correct(
 
 
 def accuracy(
-    model: Model, x: Float[Tensor, " n *d"], y: Int[Tensor, " n"], batch_size: int = 500
+    model: Model, x: Float[Tensor, " n *d"], y: Integer[Tensor, " n"], batch_size: int = 500
 ) -> Share:
     """Return the share of examples whose largest logit is their label, with a 95 % interval.
 
@@ -136,7 +137,7 @@ class Robustness:
 def robust_accuracy(
     model: Any,
     x: Float[Tensor, " n *d"],
-    y: Int[Tensor, " n"],
+    y: Integer[Tensor, " n"],
     attack: Attack,
     targets: Tensor | None = None,
 ) -> Robustness:

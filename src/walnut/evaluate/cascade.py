@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from walnut.core.constraints import l1, l2, linf
+from walnut.core.constraints import l1, l2, linf, rounding
 from walnut.core.errors import WalnutError
 from walnut.core.objectives import margin
 from walnut.core.queried import label_error
@@ -22,6 +22,7 @@ from .stage import Reached, Setting, Stage, Suspicion
 from .survey import StageRecord, Survey
 
 NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1"}
+_ORDERS: dict[Any, float] = {linf: float("inf"), l2: 2, l1: 1}
 _SLACK = 1e-6
 
 
@@ -82,7 +83,7 @@ class Cascade:
 
     def _at(self, rows: Int[Tensor, " m"]) -> Setting:
         """Return the setting with where the stages before ended on some rows."""
-        return replace(self.setting, reached=Reached(self.survey.reached[rows]))
+        return replace(self.setting, reached=Reached(self.survey.ends(rows)))
 
     def clean(self) -> None:
         """Ask about the examples themselves: what is wrong untouched counts as broken."""
@@ -111,7 +112,8 @@ class Cascade:
         began = time.perf_counter()
         found = attack(self.attacked, x, y)  # type: ignore[arg-type]
         radius = found.norms[NAMES[self.setting.norm]]
-        inside = radius <= self.setting.eps * (1 + _SLACK) + _SLACK
+        least = rounding(found.x, _ORDERS[self.setting.norm]).clamp_min(_SLACK)
+        inside = radius <= self.setting.eps * (1 + _SLACK) + least
         success = found.success & inside
         known = torch.where(found.success, radius, torch.full_like(radius, float("inf")))
         forward = found.forward.clone()

@@ -10,18 +10,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from walnut.attacks.bracket import bracket
 from walnut.core.types import Attack
 
 from .cascade import Cascade
 from .descent import Descent, inside
 from .probes import ROWS
 from .stage import Setting, Stage, Suspicion
-from .stages import climb, gradients
+from .stages import climb, gradients, hops
 from .survey import Survey
 
 POINTS = 20
-_BEYOND = 1.4  # of eps: the first radius tried on examples that stand at it
+_ONWARDS = (climb(10, onwards=True), 1.0)
+_BEYOND = (_ONWARDS, (climb(10, 2, scout=3, skip=1), 1.0), (hops(3, 10), 0.25))
+_WITHIN = (_ONWARDS, (climb(8, 1, scout=2, skip=1), 0.5))
 _NEAR = 1.25  # of a radius: what falls within this is in doubt at the radius itself
 
 
@@ -85,14 +86,9 @@ def _search(beyond: bool) -> Callable[[Setting], Attack]:
 
     def make(s: Setting) -> Attack:
         radii = tuple(r for r in grid(s.eps) if (r > s.eps if beyond else r < s.eps))
-        first = bracket(
-            norm=s.norm, steps=16, refine=4, bounds=s.bounds, seed=s.seed,
-            first=_BEYOND * s.eps if beyond and s.eps else None, batch_size=s.batch_size,
-        )  # fmt: skip
-        short = climb(8, 2, scout=2, targets=2, skip=1)
         return Descent(
-            first=first, attack=lambda r: short(replace(s, eps=r)), radii=radii, norm=s.norm,
-            bounds=s.bounds, seed=s.seed, batch_size=s.batch_size,
+            setting=s, tries=_BEYOND if beyond else _WITHIN, radii=radii, norm=s.norm, bounds=s.bounds,
+            seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
 
     return make

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,9 +11,14 @@ from torch import Tensor
 from walnut.attacks.approach import size
 from walnut.attacks.minimal import MinimalAttack, Record
 from walnut.core.constraints import linf
-from walnut.core.types import Attack, Model
+from walnut.core.objectives import margin
+from walnut.core.queried import Queried
+from walnut.core.types import Adversarial, Model
 
+from .accuracy import predict
 from .probes import reach
+from .stage import Reached, Setting
+from .stages import Make
 
 
 def inside(radius: float) -> float:
@@ -24,40 +28,74 @@ def inside(radius: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Descent(MinimalAttack):
-    """Go down a list of radii for as long as an attack fools the network inside them.
+    """Go down a list of radii for as long as attacks fool the network inside them.
 
-    ``first`` gives every example a radius at which it falls, or none. Then, from the largest of ``radii``
-    down, those that are not yet known to fall within one are attacked there; who stands is done. So
-    whatever is said to stand at a radius was attacked directly at the last one before its own, and the
-    cost is one failed attack an example and the short ones that succeed.
+    Each row begins where the stages before ended. One that fools there is drawn towards its example first.
+    Then, from the largest of ``radii`` down, rows that are not yet known to fall within one are attacked
+    there, from what fooled at the radius above and then from new starts; who stands is done. So whatever is
+    said to stand at a radius was attacked directly at the last one before its own, and the cost is one
+    failed attempt an example and the short ones that succeed.
 
     Args:
-        first: any attack that looks for near examples.
-        attack: from a radius to an attack.
+        setting: norm and box, and where the rows begin.
+        tries: attacks for a setting, in order, each on what the others left and on which share of that, the
+            most hopeful.
         radii: in input units, ascending; those beyond the box are left out.
-        norm: of the radii.
+        drawn: passes that draw a row which begins fooled towards its example.
     """
 
-    first: Attack
-    attack: Callable[[float], Attack]
+    setting: Setting
+    tries: tuple[tuple[Make, float], ...] = field(compare=False)
     radii: tuple[float, ...]
+    drawn: int = 4
     norm: Any = linf  # type: ignore[misc]
-    refine: int = 0
+    refine: int = 4
 
     def __repr__(self) -> str:
-        """Return the record, with the attack as it is at the largest radius."""
-        last = f", {self.attack(self.radii[-1])!r}" if self.radii else ""
-        return f"Descent({self.first!r}{last}, radii={self.radii})"
+        """Return the record, with the attacks as they are at the largest radius."""
+        widest = replace(self.setting, eps=self.radii[-1] if self.radii else 0.0)
+        attacks = ", ".join(f"{make(widest)!r} on {part:g}" for make, part in self.tries)
+        return f"Descent({attacks}, radii={self.radii}, drawn={self.drawn})"
 
     def search(self, record: Record, rows: Tensor, model: Model, x: Tensor, y: Tensor) -> None:
-        """Bound the rows, then go down."""
-        record.nearer(rows, self.first(model, x[rows], y[rows]), self.norm)  # type: ignore[arg-type]
+        """Go down."""
+        begin = self.setting.reached.points
+        if begin is not None:
+            net = Queried(model)
+            record.x[rows] = begin[rows].to(record.x)
+            record.check(net, y, rows, self.criterion(), self.batch_size)
+            record.refine(net, y, self.norm, self.drawn, self)
         whole = float("inf") if self.bounds is None else reach(self.norm, x, self.bounds)
         live = rows
         for eps in reversed([r for r in self.radii if 0 < r <= whole]):
             within = record.success[live] & (size(record.x[live] - x[live], self.norm) <= eps)
-            tried = live[~within]
-            if len(tried):
-                found = self.attack(inside(eps))(model, x[tried], y[tried])  # type: ignore[arg-type]
-                record.nearer(tried, found, self.norm)
-                live = live[~torch.isin(live, tried[~found.success])]
+            stood = self._tried(record, live[~within], inside(eps), model, x, y)
+            live = live[~torch.isin(live, stood)]
+
+    def _tried(
+        self, record: Record, rows: Tensor, eps: float, model: Model, x: Tensor, y: Tensor
+    ) -> Tensor:
+        """Attack rows at a radius; return those that stand."""
+        at = record.x.clone()
+        hope = torch.full_like(record.x.flatten(1)[:, 0], float("-inf"))
+        for make, part in self.tries:
+            few = max(round(part * len(rows)), min(len(rows), 4))
+            if few == 0:
+                break
+            some = rows[hope[rows].topk(few).indices.sort().values]
+            setting = replace(self.setting, eps=eps, reached=Reached(at[some]))
+            found = make(setting)(model, x[some], y[some])  # type: ignore[arg-type]
+            record.nearer(some, found, self.norm)
+            failed = (~found.success).nonzero()[:, 0]
+            rows = rows[~torch.isin(rows, some[found.success])]
+            if len(failed):
+                hope[some[failed]] = _margins(model, found, failed, y[some]).to(hope)
+                at[some[failed]] = found.x[failed]
+        return rows
+
+
+def _margins(model: Model, found: Adversarial, rows: Tensor, y: Tensor) -> Tensor:
+    """Return how near to fooling some rows of an attempt ended."""
+    x = found.x[rows]
+    logits = predict(model, x) if found.logits is None else found.logits[rows]
+    return margin()(lambda _: logits, x, y[rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,8 +20,10 @@ from .accuracy import predict
 from .adapt import adapt
 from .fixed_batch import FixedBatch
 from .honesty import Finding, examine
-from .ledger import fingerprint, sketch
-from .path import GradientPath, gradient_path
+from .identity import marks
+from .ledger import fingerprint
+from .path import SURE, GradientPath, gradient_path
+from .soften import Softened
 from .stage import Setting, Stage, Suspicion
 from .twin import TwinMatch, straight_through, twin_match, twin_of
 
@@ -29,6 +31,7 @@ LOOKED_AT = 16  # examples that the checks before any attack use
 MISLED = (
     0.5  # agreement: a ripple or noise on the way back gives 0.4 at most, a median or a vote 0.7
 )
+PARTLY = 0.05  # agreement: by how much a twin must predict more where a gradient predicts enough
 AVERAGED = 8  # passes that are averaged where two of them disagree
 
 
@@ -170,13 +173,9 @@ class Entrance:
             "gap": None if self.match is None else self.match.gap,
         }  # fmt: skip
 
-    def fingerprint(self, x: Tensor) -> str:
-        """Return a hash of the network: its state, and its answers where they do not change.
-
-        The answers tell apart what has no state to look at: functions, and networks in ONNX Runtime.
-        """
-        random = any(f.name == "randomness" and f.level == "wrong" for f in self.findings)
-        return fingerprint(self.model, None if random else sketch(predict(self.model, x)))
+    def fingerprint(self, points: Sequence[Tensor]) -> str:
+        """Return a hash of the network, of its answers at ``points``, and of how it came in."""
+        return fingerprint(marks(self.model, points), self.kind, self.cost)
 
     def transfers(
         self, stages: tuple[Stage, ...], surrogates: Mapping[str, Model]
@@ -188,13 +187,6 @@ class Entrance:
         last = max((i for i, s in enumerate(stages) if s.family == "gradient"), default=-1) + 1
         more = tuple(Stage(f"from {n}", _carry(n, s), "transfer") for n, s in sources.items())
         return stages[:last] + more + stages[last:]
-
-
-def marks(network: Any, x: Tensor) -> str:
-    """Return a hash of a network that helps: of its state, or of its answers where it has none."""
-    if network is None or isinstance(network, nn.Module):
-        return fingerprint(network)
-    return fingerprint(sketch(predict(adapt(network), x)))
 
 
 def _carry(name: str, source: Model) -> Any:
@@ -220,6 +212,8 @@ def enter(
     A network that takes no small batch is asked 16 at a time, one that answers differently from call to call
     is averaged over 8 passes, probabilities are taken the logarithm of, and one without a useful gradient
     gets a straight-through twin: the one given, or one built (:func:`walnut.evaluate.twin.twin_of`), or none.
+    So does one whose gradient is stopped in part, such as that of a few pixels: it predicts much, but the
+    twin's predicts distinctly more.
 
     Args:
         model: any form that :func:`walnut.evaluate.adapt.adapt` takes.
@@ -240,16 +234,7 @@ def enter(
     path = gradient_path(network, x)
     n, forward, backward = path.examples, counted.forward_passes, counted.backward_passes
     seen = (forward + n * path.forward, backward + n * path.backward)
-    attacked, kind, match, through = network, "direct", None, path
-    if path.kind != "direct":
-        soft = twin if twin is not None else _built(model)
-        kind = "none" if soft is None else "twin"
-        if soft is not None:
-            soft = soft if size is None else FixedBatch(adapt(soft), size)
-            attacked = straight_through(network, soft)
-            match = twin_match(network, soft, x[: 8 * LOOKED_AT], batch_size)
-            through = gradient_path(attacked, x)
-            kind = kind if through.share > 0 else "none"
+    path, attacked, kind, match, through = _climbed(model, network, path, x, twin, size, batch_size)
     cost = 1
     if levels.get("randomness") == "wrong":
         attacked, cost = Averaged(attacked, AVERAGED), AVERAGED
@@ -259,6 +244,30 @@ def enter(
     return Entrance(
         network, attacked, kind, path, through, match, tuple(findings), cost, seen, twin
     )  # fmt: skip
+
+
+def _climbed(
+    model: Any, network: Model, path: GradientPath, x: Tensor, twin: Model | None, size: int | None,
+    batch_size: int,
+) -> tuple[GradientPath, Model, str, TwinMatch | None, GradientPath]:  # fmt: skip
+    """Return the network's path as it is to be told, and what attacks climb with its kind, match and path."""
+    direct = path, network, "direct", None, path
+    if path.kind == "direct" and path.agreement >= SURE:
+        return direct
+    soft = twin if twin is not None else _built(model)
+    if path.kind == "direct" and isinstance(soft, Softened) and not soft.softens(x[:LOOKED_AT]):
+        return direct
+    if soft is None:
+        return direct if path.kind == "direct" else (path, network, "none", None, path)
+    soft = soft if size is None else FixedBatch(adapt(soft), size)
+    attacked = straight_through(network, soft)
+    through = gradient_path(attacked, x)
+    if path.kind == "direct":
+        if through.agreement < path.agreement + PARTLY:
+            return direct
+        path = replace(path, kind="wrong")
+    match = twin_match(network, soft, x[: 8 * LOOKED_AT], batch_size)
+    return path, attacked, "twin" if through.share > 0 else "none", match, through
 
 
 def _least(network: Model, x: Tensor) -> int | None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
-from walnut.core.queried import looks_like_probabilities, not_logits
+from walnut.core.queried import looks_like_probabilities, not_logits, of_types, told_types
 from walnut.core.types import Model
 
 Level = Literal["good", "odd", "wrong"]
@@ -94,12 +94,15 @@ def outputs(model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"]) -> Fi
     try:
         logits = model(x)
     except Exception as error:  # whatever a network of the user's raises
-        line = str(error).strip().partition("\n")[0]
+        told = str(error).strip()
+        line = told.partition("\n")[0]
         return Finding(
             "shape",
             "wrong",
             f"a batch of shape {tuple(x.shape)} does not fit the network: {line}",
-            "choose data of the shape the network was made for",
+            told_types(x)
+            if of_types(told)
+            else "choose data of the shape the network was made for",
         )
     if told := not_logits(logits, len(x)):
         return Finding(
@@ -107,6 +110,13 @@ def outputs(model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"]) -> Fi
             "wrong",
             f"{len(x)} examples give {told} in place of ({len(x)}, classes)",
             "wrap the network so that it returns one row of logits per example",
+        )
+    if logits.shape[1] < 2:
+        return Finding(
+            "shape",
+            "wrong",
+            "the network returns one number per input; walnut needs one per class",
+            "for a score z of the second class, return torch.cat([0 * z, z], 1)",
         )
     if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
         return Finding(
@@ -206,7 +216,7 @@ def gradients(model: Model, x: Float[Tensor, " b *d"], y: Int[Tensor, " b"]) -> 
         return Finding(
             "gradients",
             level,
-            f"the gradient is exactly zero on {100 * dead:.1f} % of the examples",
+            f"the cross-entropy's gradient is exactly zero on {100 * dead:.1f} % of the examples",
             "the loss is saturated or masked: attack the margin, not the cross-entropy, and add "
             "an attack without gradients",
         )

@@ -27,14 +27,15 @@ Outcome = dict[str, Tensor]
 
 
 def fingerprint(*parts: Any) -> str:
-    """Return a short hash of tensors, names and numbers; of a network, of its state."""
+    """Return a short hash of tensors, names and numbers; of a network, of its state and buffers."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, nn.Module):
+            kept = dict(part.named_buffers())  # a state leaves some out
             try:
-                part = part.state_dict()
+                part = kept | part.state_dict()
             except (RuntimeError, AttributeError, NotImplementedError):
-                part = {}
+                part = kept
         if isinstance(part, Mapping):
             flat = [item for key in sorted(part, key=str) for item in (key, part[key])]
             found.update(fingerprint(*flat).encode())

@@ -32,7 +32,7 @@ from .stages import climb
 ROWS = 24
 STARTS = 2  # random points of each example's ball
 RADII = (2.0, 4.0)
-SIGMAS = (0.05, 0.1, 0.2)
+SIGMAS = (0.05, 0.1, 0.2)  # of the inputs' range
 
 
 @dataclass
@@ -53,9 +53,9 @@ class Probes:
         return len(fell) / len(tried) if tried else None
 
 
-def reach(norm: Any, x: Tensor, bounds: tuple[float, float] | None) -> float:
+def reach(norm: Any, x: Tensor, bounds: tuple[float, float]) -> float:
     """Return a radius within which every input of the box lies."""
-    width = 1.0 if bounds is None else bounds[1] - bounds[0]
+    width = bounds[1] - bounds[0]
     d = x[0].numel()
     return {linf: width, l2: width * d**0.5, l1: width * d}[norm]
 
@@ -68,7 +68,7 @@ def probe(cascade: Cascade, gradients: bool) -> Probes:
     survey, setting = cascade.survey, cascade.setting
     standing = survey.sample(ROWS)
     if len(standing):
-        whole = reach(setting.norm, survey.x, setting.bounds)
+        whole = reach(setting.norm, survey.x, setting.bounds or setting.span)
         for factor in RADII:
             wider = replace(setting, eps=min(factor * setting.eps, whole))
             _try(cascade, made, f"{factor:g}", wider, climb(10)(wider), standing)
@@ -139,8 +139,9 @@ def _corrupt(cascade: Cascade, made: Probes, rows: Int[Tensor, " m"]) -> None:
     """Count what plain Gaussian noise of a few widths does to examples that are right."""
     x, y = cascade.survey.x[rows], cascade.survey.y[rows]
     draws = Draws.of(x, cascade.setting.seed)
+    low, high = cascade.setting.bounds or (float(x.min()), float(x.max()))
     for sigma in SIGMAS:
-        noisy = x + sigma * draws.normal(*x.shape[1:], dtype=x.dtype)
+        noisy = x + sigma * (high - low) * draws.normal(*x.shape[1:], dtype=x.dtype)
         if cascade.setting.bounds is not None:
             noisy = noisy.clamp(*cascade.setting.bounds)
         wrong = predict(cascade.attacked, noisy).argmax(1) != y

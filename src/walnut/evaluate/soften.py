@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from walnut.core.frozen import frozen
 from walnut.core.types import Model
 
 
@@ -56,6 +57,10 @@ _STEPS: set[Any] = {
 class _Straight(TorchFunctionMode):
     """While it is on, functions that are flat between steps pass gradients straight through."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = 0  # calls of such functions
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -64,6 +69,7 @@ class _Straight(TorchFunctionMode):
             return func(*args, **kwargs)
         if not (torch.is_grad_enabled() and args[0].requires_grad):
             return func(*args, **kwargs)
+        self.met += 1
         return _through(func)(*args, **kwargs)
 
 
@@ -89,3 +95,10 @@ class Softened(nn.Module):
         """Return the network's logits (b, classes)."""
         with _Straight():
             return self.network(x)
+
+    def softens(self, x: Tensor) -> bool:
+        """Say whether anything on the way from ``x`` (b, ...) to the logits is let pass."""
+        held = frozen(self.network)
+        with torch.inference_mode(False), torch.enable_grad(), held, _Straight() as mode:
+            self.network(x.detach().clone().requires_grad_())
+        return mode.met > 0

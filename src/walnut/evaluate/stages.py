@@ -29,14 +29,11 @@ from walnut.core.types import Attack, Objective
 from .stage import Rows, Setting, Stage, Suspicion, When
 from .survey import Survey
 
+Make = Callable[[Setting], Attack]
 
-def climb(
-    steps: int, restarts: int = 1, onwards: bool = False, **options: Any
-) -> Callable[[Setting], Attack]:
-    """Return ODI-PGD with these settings, from where the stages before ended or from the example.
 
-    Under L1, whose steps it cannot make, what is nearest to it, from the example.
-    """
+def climb(steps: int, restarts: int = 1, onwards: bool = False, **options: Any) -> Make:
+    """Return ODI-PGD, ``onwards``: from where the stages before ended; under L1 what is nearest to it."""
 
     def make(s: Setting) -> Attack:
         if s.norm is l1:
@@ -70,7 +67,7 @@ def _sparse(s: Setting, steps: int, restarts: int, **options: Any) -> Attack:
     )  # fmt: skip
 
 
-def hops(count: int, steps: int, runs: int = 1, seed: int = 0) -> Callable[[Setting], Attack]:
+def hops(count: int, steps: int, runs: int = 1, seed: int = 0) -> Make:
     """Return basin hopping from where the stages before ended, several runs side by side."""
     return lambda s: basin_hopping(
         s.eps, norm=s.norm, steps=steps, hops=count, restarts=runs, first=s.reached, bounds=s.bounds,
@@ -78,7 +75,7 @@ def hops(count: int, steps: int, runs: int = 1, seed: int = 0) -> Callable[[Sett
     )  # fmt: skip
 
 
-def small_squares(count: int, seed: int = 0) -> Callable[[Setting], Attack]:
+def small_squares(count: int, seed: int = 0) -> Make:
     """Return queries of small squares from where the stages before ended."""
     return lambda s: square(
         s.eps, norm=s.norm, queries=count, share=0.2, first=s.reached, bounds=s.bounds,
@@ -86,23 +83,21 @@ def small_squares(count: int, seed: int = 0) -> Callable[[Setting], Attack]:
     )  # fmt: skip
 
 
-def sparse(
-    preset: Callable[..., Attack], seed: int = 0, **options: Any
-) -> Callable[[Setting], Attack]:
+def sparse(preset: Callable[..., Attack], seed: int = 0, **options: Any) -> Make:
     """Return an attack under L1 with these settings."""
     return lambda s: preset(
         s.eps, norm=l1, bounds=s.bounds, seed=s.seed + seed, batch_size=s.batch_size, **options
     )  # fmt: skip
 
 
-def nearest(steps: int) -> Callable[[Setting], Attack]:
+def nearest(steps: int) -> Make:
     """Return the search for the nearest adversarial point by FMN."""
     return lambda s: fmn(
         norm=s.norm, steps=steps, bounds=s.bounds, seed=s.seed, batch_size=s.batch_size
     )  # fmt: skip
 
 
-def queries(count: int, seed: int = 0) -> Callable[[Setting], Attack]:
+def queries(count: int, seed: int = 0) -> Make:
     """Return Square, or under L1 the best of as many random points, which needs no gradient either."""
 
     def make(s: Setting) -> Attack:
@@ -116,7 +111,7 @@ def queries(count: int, seed: int = 0) -> Callable[[Setting], Attack]:
     return make
 
 
-def labels_only(steps: int, samples: int) -> Callable[[Setting], Attack]:
+def labels_only(steps: int, samples: int) -> Make:
     """Return HopSkipJump in the norm asked for (L2 stands in for L1)."""
 
     def make(s: Setting) -> Attack:
@@ -129,7 +124,7 @@ def labels_only(steps: int, samples: int) -> Callable[[Setting], Attack]:
     return make
 
 
-def control(draws: int) -> Callable[[Setting], Attack]:
+def control(draws: int) -> Make:
     """Return random noise on the rim of the ball."""
     return lambda s: noise(s.eps, norm=s.norm, draws=draws, bounds=s.bounds, seed=s.seed)
 
@@ -274,7 +269,7 @@ def _fab(s: Setting) -> Attack:
     )
 
 
-def _standard(preset: Callable[..., Attack]) -> Callable[[Setting], Attack]:
+def _standard(preset: Callable[..., Attack]) -> Make:
     return lambda s: preset(
         s.eps, norm=s.norm, bounds=s.bounds, seed=s.seed, batch_size=s.batch_size
     )

@@ -103,6 +103,11 @@ class Survey:
         spread = rest[torch.arange(few, device=rest.device) * len(rest) // max(few, 1)]
         return torch.cat([near, spread]).sort().values
 
+    def ends(self, rows: Tensor) -> Float[Tensor, " m *d"]:
+        """Return where what was run on some rows ended: at what fools, or at the best attempt."""
+        fell = (self.fell_to[rows] >= 0).reshape(-1, *[1] * (self.x.ndim - 1))
+        return torch.where(fell, self.found[rows], self.reached[rows])
+
     def take(self, stage: int, rows: Tensor, outcome: dict[str, Tensor]) -> None:
         """Note the outcome of a stage on some rows."""
         success = outcome[

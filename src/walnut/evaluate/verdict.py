@@ -15,7 +15,7 @@ from torch import Tensor
 from walnut.attacks.common import ball, prepare
 from walnut.core.constraints import linf
 from walnut.core.errors import WalnutError, WalnutWarning
-from walnut.core.queried import whole
+from walnut.core.queried import check_numbers, whole
 from walnut.core.types import Model, Progress
 
 from .accuracy import Share
@@ -24,17 +24,18 @@ from .cascade import NAMES, Cascade
 from .curve import CURVE, Curve, checked, curve, smallest
 from .doubts import doubts
 from .doubts_attack import PROBED, settled
-from .entrance import Entrance, enter, marks
+from .entrance import LOOKED_AT, Entrance, enter
 from .evidence import Evidence
 from .floor import floor, provable
 from .honesty import Finding
+from .identity import around, marks
 from .ledger import Ledger, fingerprint
 from .probes import Probes, probe
 from .stage import Setting, Stage
 from .stages import plan, suspected
 from .survey import StageRecord, Survey
 
-VERSION = 4  # of the ledger: a change of what stages do makes old outcomes useless
+VERSION = 5  # of the ledger: a change of what stages do makes old outcomes useless
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def robustness(
     (2, 1)
     """
     x, y = examples(data)
+    check_numbers(seed, batch_size)
     ball_of = named(norm)
     radius = _radius(eps)
     with warnings.catch_warnings(), torch.inference_mode(False):
@@ -183,17 +185,10 @@ def _judge(
     prepare(None, x, ball(norm, eps, bounds))
     entrance = enter(model, x, y, twin, batch_size)
     name = effort if isinstance(effort, str) else "own"
-    identity = {
-        "walnut ledger": VERSION, "norm": NAMES[norm], "eps": eps, "effort": name, "seed": seed,
-        "batch size": batch_size, "examples": len(y), "data": fingerprint(x, y, bounds),
-        "plan": fingerprint([(s.name, repr(s.make(setting))) for s in stages]),
-        "network": entrance.fingerprint(x[:16]),
-        "twin or surrogates": fingerprint(
-            {key: marks(other, x[:16]) for key, other in {"twin": twin, **surrogates}.items()}
-        ),
-    }  # fmt: skip
-    ledger = Ledger(folder, identity)
     survey = Survey.of(x, y)
+    helpers = {"twin": twin, **surrogates}
+    identity = {} if folder is None else _identity(entrance, survey, setting, name, stages, helpers)
+    ledger = Ledger(folder, identity)
     cascade = Cascade(entrance.attacked, setting, survey, ledger, entrance.cost, progress)
     probes = _attacked(cascade, entrance, entrance.transfers(stages, surrogates))
     found = _curve(cascade, entrance) if with_curve and name != "autoattack" else None
@@ -213,6 +208,22 @@ def _judge(
     if found is not None:
         more.append(settled(found.check))
     return replace(verdict, checks=tuple(doubts(evidence, tuple(more))))
+
+
+def _identity(
+    entrance: Entrance, survey: Survey, s: Setting, effort: str, stages: tuple[Stage, ...],
+    helpers: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Return what tells one ledger from another."""
+    points = around(survey.x[:LOOKED_AT], s.eps, s.bounds, s.seed)
+    return {
+        "walnut ledger": VERSION, "norm": NAMES[s.norm], "eps": s.eps, "effort": effort,
+        "seed": s.seed, "batch size": s.batch_size, "examples": len(survey.y),
+        "data": fingerprint(survey.x, survey.y, s.bounds),
+        "plan": fingerprint([(stage.name, repr(stage.make(s))) for stage in stages]),
+        "network": entrance.fingerprint(points),
+        "twin or surrogates": fingerprint({k: marks(v, points) for k, v in helpers.items()}),
+    }  # fmt: skip
 
 
 def _curve(cascade: Cascade, entrance: Entrance) -> Curve | None:
