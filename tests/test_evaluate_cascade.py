@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from walnut.attacks import odi_pgd
-from walnut.core.constraints import l1, l2, linf, rounding
+from networks import labelled, small_net
+from walnut.attacks import basin_hopping, fgsm, fmn, odi_pgd
+from walnut.core.constraints import l1, l2, linf, measured
 from walnut.core.types import Adversarial, perturbation_norms
 from walnut.evaluate import robustness
 from walnut.evaluate.cascade import Cascade
+from walnut.evaluate.entrance import enter
 from walnut.evaluate.ledger import Ledger
 from walnut.evaluate.path import SURE, gradient_path
 from walnut.evaluate.soften import Softened
@@ -40,14 +42,30 @@ def test_the_figure_is_exact_on_eight_bit_levels(norm: Any, dual: float) -> None
     )  # by the first step, not by luck later on
 
 
-def test_rounding_is_an_ulp_and_no_more() -> None:
-    x0 = torch.tensor([[200.0, 3.0], [0.5, 0.25]])
-    x = x0 + 5.1
-    off = perturbation_norms(x, x0)["linf"] - 5.1
-    allowed = rounding(x, float("inf"))
-    assert bool((off <= allowed).all())
-    assert float(allowed[0]) == pytest.approx(205.1 * 2**-23)
-    assert float(rounding(x.double(), 2)[1]) < 1e-14
+@pytest.mark.parametrize("order", [float("inf"), 2, 1])
+def test_rounding_is_an_ulp_of_each_entry_and_no_more(order: float) -> None:
+    torch.manual_seed(2)
+    x0 = 10 ** (8 * torch.rand(200, 6) - 2)
+    made = torch.full((200, 6), 0.7)
+    x = x0 + made
+    length = torch.linalg.vector_norm(made, order, dim=1)
+    assert bool((measured(x, x0, order) <= length * (1 + 1e-6)).all())
+    small = x0.amax(1) < 1e3  # where an ulp is far below the step
+    assert bool((measured(x, x0, order) >= 0.999 * length)[small].all())
+    assert bool((measured(x.double(), x0.double(), order) >= 0.999 * length)[small].all())
+
+
+def test_one_huge_entry_lends_the_others_no_room() -> None:
+    x = torch.tensor([[1e8, 0.0], [1e8, 1.0], [1e8, 2.0]])
+    y = torch.zeros(3, dtype=torch.int64)
+
+    def net(v: Tensor) -> Tensor:
+        return torch.stack([5 - v[:, 1], v[:, 1] - 5], 1)
+
+    found = robustness(net, (x, y), "linf", 0.5, bounds=None, with_curve=False)
+    assert found.robust.correct == 3
+    far = fmn(norm=linf, bounds=None, steps=40)
+    assert not basin_hopping(0.5, bounds=None, first=far)(net, x, y).success.any()  # type: ignore[arg-type]
 
 
 def test_what_is_clearly_outside_the_ball_does_not_count() -> None:
@@ -111,6 +129,37 @@ def test_a_gradient_that_is_stopped_in_part_gets_a_twin() -> None:
     assert part.robust.correct == whole.robust.correct < len(x)
     assert Softened(_stopped(net, 2)).softens(x)
     assert not Softened(net).softens(x)
+
+
+def test_a_twin_without_a_gradient_is_no_help_to_a_network_that_has_one() -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(50, 40), nn.Tanh(), nn.Linear(40, 3)).eval()
+    x = torch.rand(20, 50)
+    y = net(x).argmax(1)
+    flat = enter(_stopped(net, 2), x, y, twin=lambda v: net((v * 255).round() / 255))
+    assert flat.kind == "direct"
+
+    def by_numpy(v: Tensor) -> Tensor:  # detached for good: no twin can pass a gradient
+        held = torch.from_numpy(v.detach().numpy().copy())
+        return net(torch.where(torch.arange(50) % 10 < 2, held, v))
+
+    assert not Softened(by_numpy).softens(x)
+    assert enter(by_numpy, x, y).kind == "direct"
+
+
+def test_runs_begin_where_another_attack_ended() -> None:
+    net = small_net()
+    x, y = labelled(net, 20)
+    alone, begun = (
+        fgsm(0.06)(net, x, y),
+        odi_pgd(0.06, steps=6, restarts=2, first=fgsm(0.06))(net, x, y),
+    )
+    assert 0 < int(alone.success.sum()) < int(begun.success.sum())
+    assert torch.equal(begun.x[alone.success], alone.x[alone.success])
+    assert torch.equal(begun.forward[alone.success], alone.forward[alone.success])
+    assert bool((begun.forward[~alone.success] > alone.forward[~alone.success]).all())
+    wide = odi_pgd(0.03, steps=6, restarts=1, first=fgsm(0.9))(net, x, y)  # drawn into the ball
+    assert bool((wide.norms["linf"] <= 0.03 + 1e-6).all())
 
 
 @pytest.mark.parametrize("scale", [1.0, 40.0])

@@ -225,8 +225,8 @@ def test_passes_are_those_that_were_made(digits: tuple[nn.Module, Tensor, Tensor
     hook = net.register_forward_hook(count)
     found = robustness(net, (x[:30], y[:30]), eps=0.1)
     hook.remove()
-    # the ledger's fingerprint and the look at probabilities ask a few examples more
-    assert asked[0] - 150 <= found.forward * 30 <= asked[0]
+    # the looks at its form and at probabilities ask a few examples more
+    assert asked[0] - 80 <= found.forward * 30 <= asked[0]
     assert abs(found.backward * 30 - asked[1]) <= 0.02 * asked[1]
 
 
@@ -656,10 +656,10 @@ def test_the_identity_is_of_what_stays() -> None:
     x = labelled(net)[0]
     points = around(x, 0.1, (0.0, 1.0), seed=0)
     assert all(
-        bool(((p - x).abs() <= 0.1 + 1e-6).all() and (p >= 0).all() and (p <= 1).all())
+        bool(((p - x[: len(p)]).abs() <= 0.1 + 1e-6).all() and (p >= 0).all() and (p <= 1).all())
         for p in points
     )
-    assert float((points[1] - x).abs().amax()) > 0.099
+    assert float((points[1] - x[: len(points[1])]).abs().amax()) > 0.099
     front = Front(net)
     first = marks(front, points)
     assert front.asked > 0
@@ -675,6 +675,10 @@ def test_the_identity_is_of_what_stays() -> None:
         Other(net),
     ]
     assert len({first, *(marks(other, points) for other in others)}) == 1 + len(others)
+    lazy = Front(net)
+    lazy.grid = None  # filled in by the first pass
+    lazy.register_forward_hook(lambda module, given, out: setattr(module, "grid", (1.0, 2.0)))
+    assert marks(lazy, points) == marks(lazy, points)
     once, again = (
         marks(torch.compile(copy.deepcopy(net), backend="eager"), points) for _ in range(2)
     )

@@ -140,7 +140,11 @@ def _check_record(found: Adversarial, net: nn.Module, x: Tensor, y: Tensor) -> N
         "an adversarial example leaves [0, 1]",
     )
     with torch.no_grad():
-        prediction = net(found.x).argmax(1)
+        logits = net(found.x)
+    prediction = logits.argmax(1)
+    if found.logits is not None:
+        same = torch.allclose(logits, found.logits, rtol=1e-4, atol=1e-5)
+        _expect(same, "logits are not what the network says")
     _expect(torch.equal(prediction, found.prediction), "prediction is not what the network says")
     _expect(torch.equal(prediction != y, found.success), "success is not what the network says")
     _expect(bool((found.forward >= 1).all()), "no forward pass was counted")

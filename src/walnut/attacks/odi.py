@@ -91,7 +91,7 @@ class _Scouting:
         return values.detach(), (grad, target)
 
     def _targets(self, logits: Tensor, y: Tensor, state: _State) -> Int[Tensor, " b"]:
-        """Return the class of rank ``turn`` among the others, chosen at the example itself."""
+        """Return the class of rank ``turn`` among the others, chosen where the run begins."""
         others = logits.scatter(1, y[:, None], float("-inf")).argsort(1, descending=True)
         rank = (state.turn - 1).clamp_min(0) % min(self.attack.targets, logits.shape[1] - 1)
         return torch.where(state.target < 0, others.gather(1, rank[:, None])[:, 0], state.target)
@@ -121,7 +121,7 @@ class OdiPgd:
     """ODI-PGD put together: call it with ``(model, x, y)``; see :func:`odi_pgd`."""
 
     eps: float
-    norm: Norm
+    norm: Norm = field(repr=False)
     constraint: Constraint
     direction: Direction
     steps: int
@@ -132,7 +132,7 @@ class OdiPgd:
     peak: float
     skip: int
     first: Attack | None = None
-    bounds: Bounds = None
+    bounds: Bounds = field(default=None, repr=False)
     seed: int = 0
     batch_size: int = field(default=256, repr=False, compare=False)
     drop: bool = field(default=True, repr=False, compare=False)

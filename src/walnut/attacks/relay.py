@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from walnut.core.constraints import rounding
+from walnut.core.constraints import measured
 from walnut.core.types import Adversarial, Attack, Constraint, Model
 
 Search = Callable[[Model, Tensor, Tensor, Tensor | None], Adversarial]
@@ -25,8 +25,7 @@ def relay(
     """
     found = first(model, x, y)  # type: ignore[arg-type]
     begin = constraint.project(found.x, x)
-    moved = (begin - found.x).flatten(1).abs().amax(1)  # ``first`` may know no radius
-    inside = moved <= 1e-6 + rounding(begin, float("inf"))
+    inside = measured(begin, found.x, float("inf")) <= 1e-6  # ``first`` may know no radius
     rows = (~(found.success & inside)).nonzero()[:, 0]
     if len(rows) == 0:
         return found

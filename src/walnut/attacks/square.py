@@ -83,7 +83,7 @@ class squares_linf:
         i, j = torch.arange(h, device=x0.device), torch.arange(w, device=x0.device)
         inside = ((i >= low[:, :1]) & (i < high[:, :1]))[:, None, :, None]
         inside = inside & ((j >= low[:, 1:]) & (j < high[:, 1:]))[:, None, None, :]
-        shift = torch.where(u[:, 2:] < 0.5, -self.eps, self.eps).to(clean.dtype)
+        shift = self.eps * torch.where(u[:, 2:] < 0.5, -1.0, 1.0).to(clean.dtype)
         window = torch.where(inside, clean + shift[:, :, None, None], now)
         still = (best == x0).flatten(1).all(1).nonzero()[:, 0]
         if len(still):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -100,7 +100,8 @@ class Queried:
 def of_types(told: str) -> bool:
     """Say whether an error is about two types of numbers that do not go together."""
     words = ("dtype", "scalar type", "Input type")
-    return any(word in told for word in words) and "cuda" not in told
+    kinds = re.findall(r"(?i)bfloat16|float\d*(?!ing)|double|half", told)
+    return any(word in told for word in words) and len({kind.lower() for kind in kinds}) > 1
 
 
 def told_types(x: Tensor) -> str:
@@ -175,16 +176,16 @@ def check_data(x: Tensor, y: Tensor, run: Any) -> None:
         raise WalnutError(
             f"labels are {str(y.dtype).removeprefix('torch.')}; attacks take int64: use y.long()"
         )
-    if min(run.steps, run.restarts, run.batch_size) < 1:
-        raise WalnutError("steps, restarts and batch_size must be 1 or more")
     check_numbers(run.seed, run.batch_size)
+    if min(run.steps, run.restarts) < 1:
+        raise WalnutError("steps and restarts must be 1 or more")
 
 
 def check_numbers(seed: Any, batch_size: Any) -> None:
     """Refuse a seed or a batch size that is no whole number, or none that can be used."""
-    if not isinstance(seed, Integral):
+    if not isinstance(seed, int):
         raise WalnutError(f"seed is a whole number, such as 0, not {seed!r}")
-    if not isinstance(batch_size, Integral) or int(batch_size) < 1:
+    if not isinstance(batch_size, int) or batch_size < 1:
         raise WalnutError(
             f"batch_size is how many examples are at work at once, 1 or more, not {batch_size!r}"
         )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from walnut.core.constraints import l1, l2, linf, rounding
+from walnut.core.constraints import l1, l2, linf, measured
 from walnut.core.errors import WalnutError
 from walnut.core.objectives import margin
 from walnut.core.queried import label_error
@@ -112,8 +112,8 @@ class Cascade:
         began = time.perf_counter()
         found = attack(self.attacked, x, y)  # type: ignore[arg-type]
         radius = found.norms[NAMES[self.setting.norm]]
-        least = rounding(found.x, _ORDERS[self.setting.norm]).clamp_min(_SLACK)
-        inside = radius <= self.setting.eps * (1 + _SLACK) + least
+        made = measured(found.x, x, _ORDERS[self.setting.norm])
+        inside = made <= self.setting.eps * (1 + _SLACK) + _SLACK
         success = found.success & inside
         known = torch.where(found.success, radius, torch.full_like(radius, float("inf")))
         forward = found.forward.clone()

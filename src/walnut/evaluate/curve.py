@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from walnut.core.constraints import l1
 from walnut.core.types import Attack
 
 from .cascade import Cascade
@@ -86,8 +87,11 @@ def _search(beyond: bool) -> Callable[[Setting], Attack]:
 
     def make(s: Setting) -> Attack:
         radii = tuple(r for r in grid(s.eps) if (r > s.eps if beyond else r < s.eps))
+        tries = _BEYOND if beyond else _WITHIN
+        if s.norm is l1:  # climbs do not go on there: hops do
+            tries = ((hops(1, 10), 1.0), *tries[1:])
         return Descent(
-            setting=s, tries=_BEYOND if beyond else _WITHIN, radii=radii, norm=s.norm, bounds=s.bounds,
+            setting=s, tries=tries, radii=radii, norm=s.norm, bounds=s.bounds,
             seed=s.seed, batch_size=s.batch_size,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""From a first bound downwards: each example is attacked at the radius just below the one it falls at."""
+"""Down from the largest radius: each example is attacked at the one just below that at which it fell."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from walnut.attacks.minimal import MinimalAttack, Record
 from walnut.core.constraints import linf
 from walnut.core.objectives import margin
 from walnut.core.queried import Queried
-from walnut.core.types import Adversarial, Model
+from walnut.core.types import Model
 
-from .accuracy import predict
 from .probes import reach
 from .stage import Reached, Setting
 from .stages import Make
@@ -32,14 +31,15 @@ class Descent(MinimalAttack):
 
     Each row begins where the stages before ended. One that fools there is drawn towards its example first.
     Then, from the largest of ``radii`` down, rows that are not yet known to fall within one are attacked
-    there, from what fooled at the radius above and then from new starts; who stands is done. So whatever is
-    said to stand at a radius was attacked directly at the last one before its own, and the cost is one
-    failed attempt an example and the short ones that succeed.
+    there, each attack on what the others left; who stands is done. So whatever is said to stand at a radius
+    was attacked directly at the last one before its own, and the cost is one failed attempt an example and
+    the short ones that succeed.
 
     Args:
         setting: norm and box, and where the rows begin.
-        tries: attacks for a setting, in order, each on what the others left and on which share of that, the
-            most hopeful.
+        tries: attacks in order, each with the share of what the others left that it has, the most hopeful
+            of it. The setting they are made for says where the rows have come: at what fooled at the radius
+            above, or at the best attempt.
         radii: in input units, ascending; those beyond the box are left out.
         drawn: passes that draw a row which begins fooled towards its example.
     """
@@ -64,6 +64,7 @@ class Descent(MinimalAttack):
             net = Queried(model)
             record.x[rows] = begin[rows].to(record.x)
             record.check(net, y, rows, self.criterion(), self.batch_size)
+            record.first[rows[record.success[rows]]] = 0
             record.refine(net, y, self.norm, self.drawn, self)
         whole = float("inf") if self.bounds is None else reach(self.norm, x, self.bounds)
         live = rows
@@ -88,14 +89,11 @@ class Descent(MinimalAttack):
             record.nearer(some, found, self.norm)
             failed = (~found.success).nonzero()[:, 0]
             rows = rows[~torch.isin(rows, some[found.success])]
-            if len(failed):
-                hope[some[failed]] = _margins(model, found, failed, y[some]).to(hope)
-                at[some[failed]] = found.x[failed]
+            at[some[failed]] = found.x[failed]
+            if len(failed) and found.logits is not None:
+                hope[some[failed]] = _margin(found.logits[failed], y[some[failed]]).to(hope)
         return rows
 
 
-def _margins(model: Model, found: Adversarial, rows: Tensor, y: Tensor) -> Tensor:
-    """Return how near to fooling some rows of an attempt ended."""
-    x = found.x[rows]
-    logits = predict(model, x) if found.logits is None else found.logits[rows]
-    return margin()(lambda _: logits, x, y[rows])
+def _margin(logits: Tensor, y: Tensor) -> Tensor:
+    return margin()(lambda _: logits, logits, y)

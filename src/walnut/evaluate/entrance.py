@@ -263,7 +263,7 @@ def _climbed(
     attacked = straight_through(network, soft)
     through = gradient_path(attacked, x)
     if path.kind == "direct":
-        if through.agreement < path.agreement + PARTLY:
+        if not through.agreement >= path.agreement + PARTLY:
             return direct
         path = replace(path, kind="wrong")
     match = twin_match(network, soft, x[: 8 * LOOKED_AT], batch_size)

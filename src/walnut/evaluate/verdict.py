@@ -52,7 +52,7 @@ class Verdict:
         entrance: how the network's form was attacked.
         forward, backward: mean passes per example, checks and curve included; a few dozen looks at the
             network as a whole (is it the ledger's, does it return probabilities, how near is its twin)
-            are not.
+            are not: a few dozen, and a few hundred where it has a twin.
         seconds: wall clock of what was computed; stages read from a ledger count as they were.
         survey: the examples one by one.
         certified: examples that no perturbation can break, of all; None where that was not asked for or
