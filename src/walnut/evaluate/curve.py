@@ -21,9 +21,9 @@ from .stages import climb, gradients, hops
 from .survey import Survey
 
 POINTS = 20
-_ONWARDS = (climb(10, onwards=True), 1.0)
-_BEYOND = (_ONWARDS, (climb(10, 2, scout=3, skip=1), 1.0), (hops(3, 10), 0.25))
-_WITHIN = (_ONWARDS, (climb(8, 1, scout=2, skip=1), 0.5))
+# the attacks at a radius and the shares that have them, chosen on the networks named ``tune-``
+_BEYOND = ((climb(8, onwards=True), 1.0), (climb(10, 2, scout=3, skip=1), 0.6), (hops(3, 10), 0.25))
+_WITHIN = ((climb(10, onwards=True), 1.0), (climb(8, 1, scout=2, skip=1), 0.5))
 _NEAR = 1.25  # of a radius: what falls within this is in doubt at the radius itself
 
 
@@ -89,7 +89,7 @@ def _search(beyond: bool) -> Callable[[Setting], Attack]:
         radii = tuple(r for r in grid(s.eps) if (r > s.eps if beyond else r < s.eps))
         tries = _BEYOND if beyond else _WITHIN
         if s.norm is l1:  # climbs do not go on there: hops do
-            tries = ((hops(1, 10), 1.0), *tries[1:])
+            tries = ((hops(1, 8), 1.0), *tries[1:])
         return Descent(
             setting=s, tries=tries, radii=radii, norm=s.norm, bounds=s.bounds,
             seed=s.seed, batch_size=s.batch_size,
