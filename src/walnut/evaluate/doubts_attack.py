@@ -213,7 +213,8 @@ def restarts(e: Evidence) -> Finding:
 
 def targeted(e: Evidence) -> Finding:
     """Row 14: targeted and untargeted attacks were both run."""
-    stages = [s for s in e.stages if s.name in ("targeted", "every target", "apgd-t", "fab-t")]
+    names = ("targeted", "wider targeted", "every target", "apgd-t", "fab-t")
+    stages = [s for s in e.stages if s.name in names]
     if not stages:
         return Finding(
             "targeted and untargeted",
