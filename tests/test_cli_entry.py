@@ -228,14 +228,17 @@ def test_help_is_quick() -> None:
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
         return spent.ru_utime + spent.ru_stime
 
-    for words in (["--help"], ["audit", "--help"], ["audit", "--robust", "--help"]):
+    def least(*words: str) -> float:
         times = []
         for _ in range(4):
             began = seconds()
-            command = [sys.executable, "-m", "walnut.cli", *words]
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run([sys.executable, *words], check=True, capture_output=True)
             times.append(seconds() - began)
-        assert min(times) < 0.4
+        return min(times)
+
+    parser = least("-c", "import tyro")  # how fast this machine is
+    for words in (["--help"], ["audit", "--help"], ["audit", "--robust", "--help"]):
+        assert least("-m", "walnut.cli", *words) < max(0.4, 6 * parser)  # torch alone takes 16
 
 
 SLOW = """
