@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -120,10 +120,7 @@ class BasinHopping:
             self.first is not None, True, True, self.seed, self.batch_size, self.drop, repr(self),
         )  # fmt: skip
         search: Search = partial(run, _Hopping(self))
-        if self.first is None:
-            return search(model, x, y, None)
-        found = relay(self.first, search, self.constraint, model, x, y)
-        return replace(found, attack=repr(self), seed=self.seed)
+        return relay(self, search, model, x, y)
 
 
 def basin_hopping(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -162,10 +162,7 @@ class OdiPgd:
             self.seed, self.batch_size, self.drop, repr(self),
         )  # fmt: skip
         search: Search = partial(run, _Scouting(self, watch))
-        if self.first is None:
-            return search(model, x, y, None)
-        found = relay(self.first, search, self.constraint, model, x, y)
-        return replace(found, attack=repr(self), seed=self.seed)
+        return relay(self, search, model, x, y)
 
 
 def odi_pgd(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,20 +16,40 @@ Search = Callable[[Model, Tensor, Tensor, Tensor | None], Adversarial]
 """(model, x, y, begin) -> record: a search that begins at ``begin`` (at ``x`` where that is None)."""
 
 
-def relay(
-    first: Attack, search: Search, constraint: Constraint, model: Model, x: Tensor, y: Tensor
-) -> Adversarial:
-    """Run ``first``, then ``search`` from its best points where it failed or left the constraint.
+@runtime_checkable
+class Relayed(Protocol):
+    """An attack that may begin where another ended."""
+
+    @property
+    def first(self) -> Attack | None:
+        """The attack to run before."""
+        ...
+
+    @property
+    def constraint(self) -> Constraint:
+        """Where its points lie."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of its draws."""
+        ...
+
+
+def relay(attack: Relayed, search: Search, model: Model, x: Tensor, y: Tensor) -> Adversarial:
+    """Run ``attack.first``, if any, then ``search`` from its best points where it failed or left the set.
 
     Steps and passes of the second are counted on from the first's.
     """
-    found = first(model, x, y)  # type: ignore[arg-type]
-    begin = constraint.project(found.x, x)
+    if attack.first is None:
+        return search(model, x, y, None)
+    found = attack.first(model, x, y)  # type: ignore[arg-type]
+    begin = attack.constraint.project(found.x, x)
     inside = measured(begin, found.x, float("inf")) <= 1e-6  # ``first`` may know no radius
     rows = (~(found.success & inside)).nonzero()[:, 0]
-    if len(rows) == 0:
-        return found
-    return _joined(found, rows, search(model, x[rows], y[rows], begin[rows]))
+    if len(rows):
+        found = _joined(found, rows, search(model, x[rows], y[rows], begin[rows]))
+    return replace(found, attack=repr(attack), seed=attack.seed)
 
 
 def _joined(found: Adversarial, rows: Tensor, more: Adversarial) -> Adversarial:

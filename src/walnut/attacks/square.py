@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -212,10 +212,7 @@ class SquareAttack:
     def __call__(self, model: Model, x: Shaped[Tensor, " n *d"], y: Tensor) -> Adversarial:
         """Attack every example of ``x`` (n, ...) with true labels (or targets) ``y`` (n,)."""
         prepare(model, x, self.constraint)
-        if self.first is None:
-            return self._search(model, x, y, None)
-        found = relay(self.first, self._search, self.constraint, model, x, y)
-        return replace(found, attack=repr(self), seed=self.seed)
+        return relay(self, self._search, model, x, y)
 
     def _search(self, model: Model, x: Tensor, y: Tensor, begin: Tensor | None) -> Adversarial:
         return search(

@@ -102,8 +102,6 @@ class Softened(nn.Module):
         with torch.inference_mode(False), torch.enable_grad(), held, _Straight() as mode:
             try:
                 self.network(x.detach().clone().requires_grad_())
-            except (
-                RuntimeError
-            ):  # code that needs what it detached to have no gradient: numpy's, for one
+            except RuntimeError:  # numpy, for one, takes nothing that has a gradient
                 return False
         return mode.met > 0

@@ -26,16 +26,7 @@ from walnut.core.errors import WalnutError
 from walnut.core.objectives import cross_entropy, margin
 from walnut.core.types import Attack, Objective
 
-from .choice import (
-    blind,
-    canary,
-    gradients,
-    often,
-    sampled,
-    share,
-    still_breaking,
-    suspected,
-)  # fmt: skip
+from .choice import blind, canary, gradients, often, sampled, share, still_breaking, suspected
 from .stage import Setting, Stage
 
 Make = Callable[[Setting], Attack]
