@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from walnut.core.constraints import l2
@@ -100,6 +99,8 @@ class _Example:
 
     def solve(self, weight: float) -> bool:
         """Minimise for one weight, starting from the example; say whether any point fooled."""
+        from scipy.optimize import minimize  # slow to load, and only this attack needs it
+
         before, self.hit = self.asked, False
         bounds = None if self.attack.bounds is None else [self.attack.bounds] * self.x0.numel()
         minimize(
