@@ -191,7 +191,7 @@ STANDARD = (
     ),
     *_LAST,
 )  # fmt: skip
-"""The default: 64 to 141 passes an example where most stand, a handful where most fall.
+"""The default: 68 to 148 passes an example where most stand, a handful where most fall.
 
 Breadth before length: what falls after the first ten steps falls mostly within twenty steps of a start that
 leads elsewhere (another class, another direction). What came within a hair falls to hops from the best
