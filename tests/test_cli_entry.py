@@ -236,11 +236,10 @@ def test_help_is_quick() -> None:
             times.append(seconds() - began)
         return min(times)
 
-    parser = least("-c", "import tyro")  # how fast this machine is
+    parser = least("-c", "import tyro")  # how fast this machine is; importing torch takes far more
+    limit = max(0.4, 6 * parser)
     for words in (["--help"], ["audit", "--help"], ["audit", "--robust", "--help"]):
-        assert least("-m", "walnut.cli", *words) < max(
-            0.4, 6 * parser
-        )  # importing torch takes far more
+        assert least("-m", "walnut.cli", *words) < limit
 
 
 SLOW = """

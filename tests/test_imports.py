@@ -212,8 +212,7 @@ def test_importing_walnut_costs_little_more_than_torch() -> None:
     for _ in range(3):
         for code in codes:
             took[code].append(seconds(code))
-    base, bare, attack = (
-        min(took[code]) for code in codes
-    )  # the least: what a busy machine adds is out
+    # the least: what a busy machine adds is out
+    base, bare, attack = (min(took[code]) for code in codes)
     assert bare < 0.2 * base  # nothing is imported before it is used
     assert attack < 1.5 * base

@@ -24,7 +24,6 @@ from .survey import StageRecord, Survey
 NAMES: dict[Any, str] = {linf: "linf", l2: "l2", l1: "l1"}
 _ORDERS: dict[Any, float] = {linf: float("inf"), l2: 2, l1: 1}
 _SLACK = 1e-6
-_ON_A_PROCESSOR = 128  # rows at work: what a wider pass keeps for its way back leaves the caches
 
 
 @dataclass
@@ -83,10 +82,8 @@ class Cascade:
         return done
 
     def _at(self, rows: Int[Tensor, " m"]) -> Setting:
-        """Return the setting with where the stages before ended on some rows, and how many are at work."""
-        s, processor = self.setting, self.survey.x.device.type == "cpu"
-        at_work = min(s.batch_size, _ON_A_PROCESSOR) if processor else s.batch_size
-        return replace(s, reached=Reached(self.survey.ends(rows)), batch_size=at_work)
+        """Return the setting with where the stages before ended on some rows."""
+        return replace(self.setting, reached=Reached(self.survey.ends(rows)))
 
     def clean(self) -> None:
         """Ask about the examples themselves: what is wrong untouched counts as broken."""

@@ -50,9 +50,9 @@ def often(part: float) -> When:
     """Give a reason to go on where the last gradient stage broke ``part`` of what it had, or more."""
 
     def when(survey: Survey, suspicion: Suspicion) -> str:
-        for s in [s for s in survey.stages if s.family == "gradient"][-1:]:
-            if suspicion.gradients and s.broke >= part * s.entered:
-                return f"{s.name} broke {s.broke} of {s.entered}"
+        last = next((s for s in reversed(survey.stages) if s.family == "gradient"), None)
+        if suspicion.gradients and last is not None and last.broke >= part * last.entered:
+            return f"{last.name} broke {last.broke} of {last.entered}"
         return ""
 
     return when

@@ -142,7 +142,7 @@ def robustness(
         twin: a differentiable network that the model was made from; built where that is possible.
         surrogates: other networks by name, whose adversarial examples are tried too.
         seed: of every draw.
-        batch_size: rows at work at once (at most 128 on a processor), and the work that a kill can lose.
+        batch_size: rows at work at once, and the work that a kill can lose.
         folder: where the ledger is kept; the same call goes on from what is there.
         progress: called as work goes on.
 
