@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from networks import images
-from walnut.core.draws import Draws, content_keys
+from walnut.core.draws import Draws, _mix, _mix_signed, _mixed, content_keys
 
 
 def test_a_row_draws_the_same_whatever_batch_it_is_in():
@@ -29,6 +29,15 @@ def test_keys_agree_across_precisions_and_differ_between_examples():
 def test_keys_depend_on_where_a_value_stands():
     x = torch.tensor([[0.1, 0.9], [0.9, 0.1]])
     assert len(content_keys(x).unique()) == 2
+
+
+def test_every_form_of_the_hash_gives_the_same_words():
+    z = torch.randint(-(2**63), 2**63 - 1, (40, 3))
+    kept = z.clone()
+    mixed = _mix(z.T)  # strides of any kind
+    assert torch.equal(mixed, _mix_signed(z.T))
+    assert mixed.flatten().tolist() == [_mixed(n) for n in z.T.flatten().tolist()]
+    assert torch.equal(z, kept)
 
 
 @pytest.mark.parametrize("fold", [0, 1, 2])
