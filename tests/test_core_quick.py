@@ -1,4 +1,4 @@
-"""Quick batch norm: the same function up to rounding, only where a gradient is taken, and put back."""
+"""Quick batch norms and first convolutions: the same up to rounding, only for gradients, and put back."""
 
 import copy
 
@@ -95,3 +95,87 @@ def test_a_verdict_does_not_depend_on_the_batch():
     assert torch.equal(whole.first_success, parts.first_success.flip(0))
     with torch.no_grad():
         assert torch.equal(whole.success, net(whole.x).argmax(1) != y)
+
+
+def thin(**options) -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(**({"in_channels": 1, "out_channels": 64, "kernel_size": 3} | options)).eval()
+
+
+def by_product(conv: nn.Conv2d, x: torch.Tensor) -> bool:
+    with quick(nn.Sequential(conv.requires_grad_(False))):
+        return "_Product" in type(conv(x.clone().requires_grad_()).grad_fn).__name__
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2, "padding": 1, "kernel_size": 4},
+        {"padding": 1},
+        {"bias": False, "kernel_size": (2, 5), "padding": (0, 2), "stride": (3, 1)},
+        {"in_channels": 3, "out_channels": 96},
+        {"padding": "valid", "out_channels": 65},
+    ],
+)
+@pytest.mark.parametrize("last", [torch.contiguous_format, torch.channels_last])
+def test_a_first_convolution_has_the_gradient_of_the_library(options, last):
+    conv = thin(**options)
+    x = torch.rand(40, conv.in_channels, 28, 28).to(memory_format=last).requires_grad_()
+    assert by_product(conv, x) is (not isinstance(conv.padding, str))
+    ways = torch.rand_like(conv(x)).to(memory_format=last)
+    (own,) = torch.autograd.grad((conv(x) * ways).sum(), x)
+    with quick(nn.Sequential(conv)):
+        (grad,) = torch.autograd.grad((conv(x) * ways).sum(), x)
+    assert torch.allclose(grad, own, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"in_channels": 16}, {"dilation": 2}, {"padding": 1, "padding_mode": "circular"},
+        {"dtype": torch.float64}, {"in_channels": 2, "groups": 2}, {"padding": "same"},
+    ],
+)  # fmt: skip
+def test_other_convolutions_are_left_alone(options):
+    conv = thin(**options)
+    assert not by_product(conv, torch.rand(2, conv.in_channels, 9, 9, dtype=conv.weight.dtype))
+    conv, x = thin(), torch.rand(2, 1, 9, 9)
+    assert by_product(conv, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not by_product(conv, x)
+    with quick(nn.Sequential(conv.requires_grad_())):  # its weight wants a gradient too
+        conv(x.requires_grad_()).sum().backward()
+        assert conv.weight.grad is not None
+
+
+def test_no_gradient_is_not_a_gradient_of_zero():
+    class Silent(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return None
+
+    conv, x = thin().requires_grad_(False), torch.rand(2, 1, 9, 9, requires_grad=True)
+    with quick(nn.Sequential(conv)):
+        y = Silent.apply(conv(x)).sum()
+    assert torch.autograd.grad(y, x, allow_unused=True) == (None,)
+
+
+def test_a_first_convolution_is_differentiated_twice_and_mapped():
+    conv, x = thin(padding=1).requires_grad_(False).double(), torch.rand(3, 1, 6, 6).double()
+    own, conv = copy.deepcopy(conv), conv.float()
+    x = x.requires_grad_()
+
+    def second(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        (grad,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(grad.square().sum(), x)[0]
+
+    wanted = second(own, x)
+    with quick(nn.Sequential(conv)):
+        found = second(conv, x.detach().float().requires_grad_())
+        rows = torch.func.vmap(lambda row: conv(row[None])[0])(x.detach().float())
+    assert torch.allclose(found.double(), wanted, rtol=1e-3)
+    assert torch.allclose(rows.double(), own(x.detach()), atol=1e-5)

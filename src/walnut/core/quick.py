@@ -47,7 +47,9 @@ class _Product(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any
+    ) -> Tensor:
         return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
@@ -55,9 +57,12 @@ class _Product(torch.autograd.Function):
         x, weight, _, ctx.stride, ctx.padding = inputs
         ctx.size = x.shape[2:]
         ctx.save_for_backward(weight)
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:  # a layer above gives none: no gradient is not a gradient of zero
+            return None, None, None, None, None
         (weight,), grad = ctx.saved_tensors, grads[0].flatten(2)
         back = weight.flatten(1).T
         some = max(1, _COLUMNS // max(1, back.shape[0] * grad.shape[2]))
@@ -74,9 +79,12 @@ def _by_product(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
 
     def forward(x: Tensor) -> Tensor:
         weight = conv.weight
-        if not x.requires_grad or x.ndim != 4 or x.dtype != weight.dtype or weight.requires_grad:
+        plain = (
+            x.requires_grad and not weight.requires_grad and not torch.is_autocast_enabled("cpu")
+        )
+        if not plain or x.ndim != 4 or x.dtype != weight.dtype:
             return own(x)
-        return _Product.apply(x, weight, conv.bias, conv.stride, conv.padding)  # type: ignore[no-any-return]
+        return _Product.apply(x, weight, conv.bias, conv.stride, conv.padding)
 
     return forward
 

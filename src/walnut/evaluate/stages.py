@@ -149,7 +149,7 @@ _LAST = (
     Stage("half steps", climb(10, peak=1.0), rows=sampled(24), when=gradients),
     Stage("double steps", climb(10, peak=4.0), rows=sampled(24), when=gradients),
     Stage("first queries", queries(300), "query", when=blind),
-    Stage("queries", queries(200), "query", canary(8, 200, 64), when=gradients),
+    Stage("queries", queries(100), "query", canary(8, 100, 128), when=gradients),
     Stage("labels only", labels_only(4, 24), "query", canary(4, 300, 100)),
     Stage("noise", control(32), "noise", canary(4, 32, 320)),
     Stage("all queries", queries(2000, seed=1), "query", when=suspected),
