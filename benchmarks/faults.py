@@ -11,6 +11,7 @@ from dataclasses import dataclass
 CONTRACT = "tests/test_attacks_contract.py"
 CONSTRAINTS = "tests/test_core_constraints.py"
 DIRECTIONS = "tests/test_core_directions.py"
+QUICK = "tests/test_core_quick.py"
 DRAWS = "tests/test_core_draws.py"
 OBJECTIVES = "tests/test_core_objectives.py"
 PARTS = "tests/test_core_parts.py"
@@ -342,5 +343,15 @@ FAULTS = (
         "the lower margin is kept as hope", "evaluate/survey.py",
         "(hope > self.hope[rows])", "(hope < self.hope[rows])",
         in_tests(ROBUSTNESS, "test_stages_begin_where_those_before_came_nearest"),
+    ),
+    Fault(
+        "the first convolution's gradient forgets the padding", "core/quick.py",
+        "weight.shape[2:], 1, ctx.padding, ctx.stride)", "weight.shape[2:], 1, 0, ctx.stride)",
+        (QUICK,),
+    ),
+    Fault(
+        "no gradient becomes a gradient of zero", "core/quick.py",
+        "ctx.set_materialize_grads(False)", "ctx.set_materialize_grads(True)",
+        (QUICK,),
     ),
 )  # fmt: skip
