@@ -172,5 +172,7 @@ def test_what_does_not_fit_is_said():
         design(0.1, weights=(1.0, 0.0))(net, x, lambda p: p.sum(1) * float("nan"))
     with pytest.raises(WalnutError, match="radius above 0"):
         design(0.0)
+    with pytest.raises(WalnutError, match="the lower one first"):
+        design(bounds=(1.0, 0.0))
     with pytest.raises(WalnutError, match="255"):
         design(0.1, weights=(1.0, 0.0))(net, 255 * x, lambda p: p.sum(1))

@@ -359,6 +359,10 @@ def test_settings_that_cannot_be_are_refused():
                   lambda: direct(rate=0), lambda: cppn(hidden=99)):  # fmt: skip
         with pytest.raises(WalnutError):
             wrong()
+    for preset in (fooling, smooth_fooling, evolve):
+        for bounds, told in (((1.0, 0.0), "the lower one first"), (None, "fill a box")):
+            with pytest.raises(WalnutError, match=told):
+                preset(**({"width": 8} if preset is smooth_fooling else {}), bounds=bounds)
     with pytest.raises(WalnutError, match="channels, height, width"):
         evolve(cppn())(sharp_net(), (1, 2, 3, 4), 5)
 

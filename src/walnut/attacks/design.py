@@ -22,7 +22,7 @@ from walnut.core.errors import WalnutError
 from walnut.core.frozen import frozen
 from walnut.core.types import Constraint, Model
 
-from .common import Norm, ball, prepare, steepest
+from .common import Norm, ball, check_bounds, prepare, steepest
 
 Oracle = Callable[[Tensor], Tensor]
 """``x -> (b,)``: the true value of a design: an experiment, a simulator, or networks trained apart."""
@@ -271,6 +271,7 @@ def design(
         raise WalnutError(
             "design() needs a radius above 0, steps >= 1 and a tolerance of 0 or more"
         )
+    check_bounds(bounds)
     return Designer(radius, norm, steps, step_size, tuple(weights), bounds, tolerance, batch_size)
 
 

@@ -17,7 +17,7 @@ from walnut.core.frozen import frozen
 from walnut.core.queried import Queried, label_error
 from walnut.core.types import Model
 
-from .rubbish import Classes, Fooling, check_level, home, judged, labels_of, log_odds
+from .rubbish import Classes, Fooling, check_box, check_level, home, judged, labels_of, log_odds
 
 Genomes = Any
 """A tensor, or a tuple of them, with the genomes first."""
@@ -205,6 +205,7 @@ def evolve(
     (51, (3, 4))
     """
     check_level(level)
+    check_box(bounds)
     if generations < 0 or children < 1:
         raise WalnutError("evolve() needs generations >= 0 and children >= 1")
     return Evolution(encoding, generations, children, level, bounds, batch_size)

@@ -24,6 +24,8 @@ from walnut.core.objectives import cross_entropy, targeted, weighted
 from walnut.core.queried import Queried, label_error
 from walnut.core.types import Constraint, Direction, Image, Model, Objective
 
+from .common import check_bounds
+
 Classes = int | Sequence[int]
 """How many classes there are (all are wanted), or the labels that are wanted."""
 
@@ -255,6 +257,7 @@ def fooling(
     (tensor([0, 1, 2]), (3, 4))
     """
     check_level(level)
+    check_box(bounds)
     return GradientFooling(
         _objective(penalty, bounds), steps, step_size, box(*bounds), pixels(), level, contrast, runs,
         bounds, batch_size=batch_size,
@@ -284,10 +287,18 @@ def smooth_fooling(
         step_size: length of a step in L2, in scaled coefficients of the logit of the picture.
     """
     check_level(level)
+    check_box(bounds)
     return GradientFooling(
         _objective(penalty, bounds), steps, step_size, unconstrained(),
         squashed(fourier(width), *bounds), level, contrast, runs, bounds, batch_size=batch_size,
     )  # fmt: skip
+
+
+def check_box(bounds: tuple[float, float]) -> None:
+    """Refuse bounds that are no box: a picture made of nothing has to fill one."""
+    check_bounds(bounds)
+    if bounds is None:
+        raise WalnutError("pictures made from nothing fill a box: give bounds=(lower, upper)")
 
 
 def check_level(level: float) -> None:
