@@ -128,7 +128,7 @@ def depthwise() -> nn.Module:
 def table(x: Any, y: Any) -> Split:
     """Return half of a table's rows for training and half for the test, features scaled to [0, 1]."""
     x, y = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=torch.int64)
-    x = (x - x.amin(0)) / (x.amax(0) - x.amin(0))
+    x = (x - x.amin(0)) / (x.amax(0) - x.amin(0)).clamp_min(1e-12)
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(SEED))
     x, y, half = x[order], y[order], len(y) // 2
     return x[:half], y[:half], x[half:], y[half:]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -294,7 +295,7 @@ def smooth_fooling(
     )  # fmt: skip
 
 
-def check_box(bounds: tuple[float, float]) -> None:
+def check_box(bounds: Any) -> None:
     """Refuse bounds that are no box: a picture made of nothing has to fill one."""
     check_bounds(bounds)
     if bounds is None:
