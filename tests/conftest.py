@@ -44,7 +44,7 @@ def _short_queries() -> Iterator[None]:
     short = {
         "all queries": stages.queries(150, seed=1), "queries": stages.queries(60),
         "labels only": stages.labels_only(2, 12), "all labels": stages.labels_only(3, 12),
-        "small squares": stages.small_squares(40, seed=9),
+        "small squares": stages.small_squares(40, seed=9), "wider squares": stages.small_squares(40, seed=19),
     }  # fmt: skip
 
     def shortened(plan: tuple[Stage, ...]) -> tuple[Stage, ...]:
