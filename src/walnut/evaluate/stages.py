@@ -209,10 +209,10 @@ have them: there they go on.
 
 Stages and shares were chosen on the networks named ``tune-`` in benchmarks/defended.py, on test examples
 from 2000 on; "wider cross-entropy" and the length of the runs to every target on others, multilayer
-perceptrons and one with pooling, that are in no table; "widest hops" and "wider squares" beyond the radius of
-the provably trained network of benchmarks/strength.py, at whose own radius they do not run. Earlier versions were also tried on the MNIST networks
-of benchmarks/strength.py; what they left there is why tuning networks like those were trained, the one under
-L2 among them.
+perceptrons and one with pooling, that are in no table; "widest hops" and "wider squares" beyond the radius
+of the provably trained network of benchmarks/strength.py, at whose own radius they do not run. Earlier
+versions were also tried on the MNIST networks there; what they left is why tuning networks like those were
+trained, the one under L2 among them.
 """
 
 SPARSE = (
