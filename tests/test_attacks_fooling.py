@@ -13,10 +13,10 @@ from torch import nn
 
 from networks import small_net
 from walnut import data, nets
+from walnut.attacks.common import check_box
 from walnut.attacks.cppn import INPUTS, Nets, activate, canvas, coordinates, cppn, evaluate
 from walnut.attacks.evolve import direct, evolve
 from walnut.attacks.rubbish import (
-    check_box,
     confident,
     fooling,
     judged,

@@ -45,6 +45,13 @@ def check_bounds(bounds: Any) -> None:
         )
 
 
+def check_box(bounds: Any) -> None:
+    """Refuse bounds that are no box: a picture made of nothing has to fill one."""
+    check_bounds(bounds)
+    if bounds is None:
+        raise WalnutError("pictures made from nothing fill a box: give bounds=(lower, upper)")
+
+
 def ball(
     norm: Norm, eps: float, bounds: tuple[float, float] | None, mask: Tensor | None = None
 ) -> Constraint:

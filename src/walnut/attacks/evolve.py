@@ -17,7 +17,8 @@ from walnut.core.frozen import frozen
 from walnut.core.queried import Queried, label_error
 from walnut.core.types import Model
 
-from .rubbish import Classes, Fooling, check_box, check_level, home, judged, labels_of, log_odds
+from .common import check_box
+from .rubbish import Classes, Fooling, check_level, home, judged, labels_of, log_odds
 
 Genomes = Any
 """A tensor, or a tuple of them, with the genomes first."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,7 +24,7 @@ from walnut.core.objectives import cross_entropy, targeted, weighted
 from walnut.core.queried import Queried, label_error
 from walnut.core.types import Constraint, Direction, Image, Model, Objective
 
-from .common import check_bounds
+from .common import check_box
 
 Classes = int | Sequence[int]
 """How many classes there are (all are wanted), or the labels that are wanted."""
@@ -293,13 +292,6 @@ def smooth_fooling(
         _objective(penalty, bounds), steps, step_size, unconstrained(),
         squashed(fourier(width), *bounds), level, contrast, runs, bounds, batch_size=batch_size,
     )  # fmt: skip
-
-
-def check_box(bounds: Any) -> None:
-    """Refuse bounds that are no box: a picture made of nothing has to fill one."""
-    check_bounds(bounds)
-    if bounds is None:
-        raise WalnutError("pictures made from nothing fill a box: give bounds=(lower, upper)")
 
 
 def check_level(level: float) -> None:
