@@ -77,6 +77,15 @@ def adversarial(attack: Attack) -> Callable[[nn.Module, Tensor, Tensor], Tensor]
     return objective
 
 
+def train(
+    model: nn.Module, x: Tensor, y: Tensor, objective: Any, plain: int, epochs: int, seed: int
+) -> None:
+    """Train for so many epochs without an attack, then for so many on ``objective``."""
+    batches = Batches(x, y, 100, seed=seed)
+    for count, goal in ((plain, cross_entropy()), (epochs, objective)):
+        fit(model, goal, batches, epochs=count, optimizer=optimizers.adam(2e-3), seed=seed)
+
+
 def network(name: str, folder: Path = FOLDER) -> tuple[nn.Module, Dataset]:
     """Return a network of :data:`RECIPES` and its data; trained now if it is not there."""
     recipe = RECIPES[name]
@@ -93,9 +102,7 @@ def network(name: str, folder: Path = FOLDER) -> tuple[nn.Module, Dataset]:
     )  # fmt: skip
     objective = adversarial(attack) if recipe.defended else cross_entropy()
     x, y = dataset.train.x[: recipe.examples], dataset.train.y[: recipe.examples]
-    batches = Batches(x, y, 100, seed=recipe.seed)
-    for epochs, goal in ((recipe.plain, cross_entropy()), (recipe.epochs, objective)):
-        fit(model, goal, batches, epochs=epochs, optimizer=optimizers.adam(2e-3), seed=recipe.seed)
+    train(model, x, y, objective, recipe.plain, recipe.epochs, recipe.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     nets.save(model, path)
     return model, dataset

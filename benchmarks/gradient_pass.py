@@ -33,7 +33,9 @@ def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
         nn.Flatten(), nn.Linear(64 * 256, 10),
     )  # fmt: skip
+    alone = nn.Sequential(nn.Conv2d(1, 16, 4, 2, 1), nn.Flatten())
     return {
+        "a first convolution alone": (alone, (1, 28, 28)),
         "two convolutions, MNIST": (nets.build("small-cnn", shape=(1, 28, 28), classes=10), (1, 28, 28)),
         "LeNet-5, MNIST": (nets.build("lenet-5", shape=(1, 28, 28), classes=10), (1, 28, 28)),
         "two convolutions, CIFAR-10": (

@@ -30,6 +30,12 @@ def write(name: str, seed: int, figures: dict[str, Any]) -> Path:
     return path
 
 
+def earlier(name: str) -> dict[str, Any]:
+    """Return what ``results/NAME.json`` holds, or nothing."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def spread(ratios: list[float]) -> dict[str, float]:
     """Return median and quartiles of ratios."""
     low, median, high = statistics.quantiles(ratios, n=4)

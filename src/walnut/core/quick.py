@@ -78,13 +78,12 @@ def _by_product(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
     own = conv.forward
 
     def forward(x: Tensor) -> Tensor:
-        weight = conv.weight
-        plain = (
-            x.requires_grad and not weight.requires_grad and not torch.is_autocast_enabled("cpu")
-        )
-        if not plain or x.ndim != 4 or x.dtype != weight.dtype:
+        weight, bias = conv.weight, conv.bias
+        held = not weight.requires_grad and (bias is None or not bias.requires_grad)
+        plain = x.ndim == 4 and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu")
+        if not (x.requires_grad and held and plain):
             return own(x)
-        return _Product.apply(x, weight, conv.bias, conv.stride, conv.padding)
+        return _Product.apply(x, weight, bias, conv.stride, conv.padding)
 
     return forward
 
@@ -121,13 +120,13 @@ def quick(model: Any) -> Iterator[None]:
 
     A 2-D batch norm is a multiply-add, pixels before channels: γ (x − μ)/√(σ² + ε) + β = s x + t with s
     and t computed once, in double. The input gradient of a convolution with few channels in and many
-    out, as a network's first, is fold(Wᵀ g), the transpose of its product of patches: two to four times
-    quicker than the library's on one thread. Only passes that take a gradient are changed, by rounding
-    (1e-5 of the logits of a ResNet-20): what is asked without one, the last word on every example among
-    it, is answered by the layers themselves. Layers that are subclassed, patched or parametrised, batch
-    norms without statistics, convolutions that are dilated, grouped or padded otherwise than by zeros
-    are left as they are. Use it inside :func:`walnut.core.frozen.frozen`. On exit, also after an
-    exception, all is as it was.
+    out, as a network's first, is fold(Wᵀ g), the transpose of its product of patches (what both save, and
+    the machine's limit: benchmarks/gradient_pass.py). Only passes that take a gradient are changed, by
+    rounding (1e-5 of the logits of a ResNet-20): what is asked without one, the last word on every
+    example among it, is answered by the layers themselves. Layers that are subclassed, patched or
+    parametrised, batch norms without statistics, convolutions that are dilated, grouped or padded
+    otherwise than by zeros are left as they are. Use it inside :func:`walnut.core.frozen.frozen`. On
+    exit, also after an exception, all is as it was.
 
     >>> net = nn.Sequential(nn.BatchNorm2d(2)).eval()
     >>> with quick(net):
