@@ -200,7 +200,8 @@ def step_size(e: Evidence) -> Finding:
 
 def restarts(e: Evidence) -> Finding:
     """Row 13: how much other starting points found."""
-    stages = [s for s in e.stages if s.name in ("diversified", "more diversified", "many starts")]
+    names = ("diversified", "more diversified", "diversified cross-entropy", "many starts")
+    stages = [s for s in e.stages if s.name in names]
     if not stages:
         return good("random starts", "nothing stood to be started again")
     return good(

@@ -141,8 +141,8 @@ _FIRST = (
     Stage("single step", climb(1), when=gradients),
     Stage("margin", climb(9, onwards=True), when=gradients),
     Stage(
-        "cross-entropy", climb(6, objective=cross_entropy(), scout=2, skip=1, seed=3),
-        rows=share(0.5, 24), when=gradients,
+        "cross-entropy", climb(20, objective=cross_entropy(), scout=0), rows=share(0.5, 24),
+        when=gradients,
     ),
 )  # fmt: skip
 _LAST = (
@@ -175,7 +175,12 @@ STANDARD = (
         "diversified", climb(20, 2, scout=4, skip=1, seed=1), rows=share(0.25, 24), when=gradients
     ),
     Stage(
-        "more diversified", climb(20, 4, scout=4, skip=3, seed=1), rows=share(0.1, 24),
+        "more diversified", climb(20, 2, scout=4, skip=3, seed=1), rows=share(0.1, 24),
+        when=gradients,
+    ),
+    Stage(
+        "diversified cross-entropy",
+        climb(20, 2, objective=cross_entropy(), scout=4, skip=5, seed=1), rows=share(0.1, 24),
         when=gradients,
     ),
     Stage("hops", hops(4, 16, 2, seed=7), rows=share(0.05, 12), when=gradients),

@@ -35,7 +35,7 @@ from .stage import Setting, Stage
 from .stages import plan, suspected
 from .survey import StageRecord, Survey
 
-VERSION = 5  # of the ledger: a change of what stages do makes old outcomes useless
+VERSION = 6  # of the ledger: a change of what stages do makes old outcomes useless
 
 
 @dataclass(frozen=True)
