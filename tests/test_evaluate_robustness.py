@@ -29,7 +29,7 @@ from walnut.evaluate.descent import Descent
 from walnut.evaluate.honesty import Finding
 from walnut.evaluate.identity import around, marks
 from walnut.evaluate.stage import Reached, Setting, Stage
-from walnut.evaluate.stages import AUTOATTACK, STANDARD, Make, queries
+from walnut.evaluate.stages import AUTOATTACK, STANDARD, queries
 from walnut.evaluate.survey import STANDING, WRONG
 from walnut.training import Batches, fit, optimizers
 
@@ -176,42 +176,6 @@ def test_a_descent_tries_the_most_hopeful_again_and_who_stands_is_done() -> None
     assert int((found.norms["linf"] <= 0.1).logical_and(found.success).sum()) == 10
     assert [rows for _, rows in seen] == [20, 4, 10, 4]
     assert [eps for eps, _ in seen] == [0.1, 0.1, 0.05, 0.05]
-
-
-@pytest.mark.parametrize(("strength", "had"), [(3, [20, 5, 15]), (0, [20, 5])])
-def test_where_the_last_attack_of_a_descent_breaks_many_the_others_have_it(
-    strength: int, had: list[int]
-) -> None:
-    net = nn.Linear(2, 2, bias=False, dtype=torch.float64).eval()
-    with torch.no_grad():
-        net.weight.copy_(torch.eye(2))
-    x = torch.tensor([[0.5 + 0.01 * k, 0.4] for k in range(20)], dtype=torch.float64)
-    y = torch.zeros(20, dtype=torch.int64)
-    seen: list[int] = []
-
-    def made(steps: int) -> Make:
-        def make(s: Setting) -> Attack:
-            def attack(model: nn.Module, rows: Tensor, labels: Tensor) -> Any:
-                seen.append(len(rows))
-                step = pgd(
-                    s.eps,
-                    steps=max(steps, 1),
-                    step_size=s.eps * (1 if steps else 1e-6),
-                    bounds=None,
-                )
-                return step(model, rows, labels)
-
-            return attack
-
-        return make
-
-    descent = Descent(
-        setting=Setting(linf, 0.1, bounds=None), tries=((made(0), 1.0), (made(strength), 0.25)),
-        radii=(0.1,), refine=0, bounds=None,
-    )  # fmt: skip
-    found = descent(net, x, y)
-    assert seen == had
-    assert int(found.success.sum()) == (10 if strength else 0)
 
 
 @pytest.mark.usefixtures("short_queries")

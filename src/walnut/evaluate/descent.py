@@ -19,8 +19,6 @@ from .probes import reach
 from .stage import Reached, Setting
 from .stages import Make
 
-_OFTEN = 0.2  # of what the last attack had: where it breaks so many, the others have it too
-
 
 def inside(radius: float) -> float:
     """Return a radius whose ball, as it is computed in float32, lies in that of ``radius``."""
@@ -41,8 +39,7 @@ class Descent(MinimalAttack):
         setting: norm and box, and where the rows begin.
         tries: attacks in order, each with the share of what the others left that it has, the most hopeful
             of it. The setting they are made for says where the rows have come: at what fooled at the radius
-            above, or at the best attempt. Where the last one breaks a fifth of what it had, the others have
-            it too.
+            above, or at the best attempt.
         radii: in input units, ascending; those beyond the box are left out.
         drawn: passes that draw a row which begins fooled towards its example.
     """
@@ -82,11 +79,11 @@ class Descent(MinimalAttack):
         """Attack rows at a radius; return those that stand."""
         at = record.x.clone()
         hope = torch.full_like(record.x.flatten(1)[:, 0], float("-inf"))
-        tries, pool = list(self.tries), rows
-        while tries and len(pool):
-            make, part = tries.pop(0)
-            few = max(round(part * len(pool)), min(len(pool), 4))
-            some = pool[hope[pool].topk(few).indices.sort().values]
+        for make, part in self.tries:
+            few = max(round(part * len(rows)), min(len(rows), 4))
+            if few == 0:
+                break
+            some = rows[hope[rows].topk(few).indices.sort().values]
             setting = replace(self.setting, eps=eps, reached=Reached(at[some]))
             found = make(setting)(model, x[some], y[some])  # type: ignore[arg-type]
             record.nearer(some, found, self.norm)
@@ -95,9 +92,6 @@ class Descent(MinimalAttack):
             at[some[failed]] = found.x[failed]
             if len(failed) and found.logits is not None:
                 hope[some[failed]] = _margin(found.logits[failed], y[some[failed]]).to(hope)
-            others, pool = pool[~torch.isin(pool, some)], rows
-            if not tries and few - len(failed) >= _OFTEN * few:
-                tries, pool = [(make, 1.0)], others
         return rows
 
 
