@@ -22,6 +22,7 @@ from walnut.evaluate.stage import Setting
 from walnut.evaluate.survey import Survey
 
 
+@pytest.mark.usefixtures("short_queries")
 @pytest.mark.parametrize(("norm", "dual"), [(linf, 1), (l2, 2), (l1, float("inf"))])
 def test_the_figure_is_exact_on_eight_bit_levels(norm: Any, dual: float) -> None:
     """In float32, x0 + eps - x0 is off by 1e-5 at a level of 200: that is not outside the ball."""
@@ -55,6 +56,7 @@ def test_rounding_is_an_ulp_of_each_entry_and_no_more(order: float) -> None:
     assert bool((measured(x.double(), x0.double(), order) >= 0.999 * length)[small].all())
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_one_huge_entry_lends_the_others_no_room() -> None:
     x = torch.tensor([[1e8, 0.0], [1e8, 1.0], [1e8, 2.0]])
     y = torch.zeros(3, dtype=torch.int64)
@@ -115,6 +117,7 @@ def _stopped(net: nn.Module, share: int) -> nn.Module:
     return Stopped().eval()
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_a_gradient_that_is_stopped_in_part_gets_a_twin() -> None:
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(50, 40), nn.Tanh(), nn.Linear(40, 3)).eval()
@@ -162,6 +165,7 @@ def test_runs_begin_where_another_attack_ended() -> None:
     assert bool((wide.norms["linf"] <= 0.03 + 1e-6).all())
 
 
+@pytest.mark.usefixtures("short_queries")
 @pytest.mark.parametrize("scale", [1.0, 40.0])
 def test_without_a_box_wider_radii_are_wider(scale: float) -> None:
     torch.manual_seed(0)

@@ -102,6 +102,7 @@ def test_never_above_pgd_and_the_worst_case_of_all_stages(
     assert not red(found)
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_the_curve_falls_and_agrees_with_the_figure(
     digits: tuple[nn.Module, Tensor, Tensor],
 ) -> None:
@@ -720,6 +721,7 @@ def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.usefixtures("short_queries")
 def test_what_is_known_of_each_example(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = digits
     found = robustness(net, (x, y), eps=0.08)
