@@ -201,8 +201,8 @@ STANDARD = (
 """The default: 75 to 162 passes an example where about half or more stand, a handful where all fall.
 
 Breadth before length: what falls after the first ten steps falls mostly within twenty steps of a start that
-leads elsewhere (another class, another direction), and to another objective: twenty steps of cross-entropy
-from the example break more of what the margin leaves than as many of the margin from a new start. What came
+leads elsewhere (another class, another direction) or along another objective: cross-entropy from the example
+itself, which where logits are so large that it has no gradient breaks nothing and costs its steps. What came
 within a hair falls to hops from the best point that any stage has reached, more often than to new starts
 wherever a network's gradients jump, and hardly ever where it is smooth: so a few rows have them first, and
 the rest follows only while something still breaks. Runs get longer as the rows get fewer (successive halving,
